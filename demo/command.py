@@ -1,0 +1,130 @@
+"""`s2s demo`: the main job on the embedded miniature library, told in the terminal.
+
+What belongs here is the telling. The order of work is in `demo.pipeline`; nothing heavy is imported before the
+command runs, since `s2s --help` loads this module.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from resources.settings import Settings
+    from speech_mining.quality.summary import Summary
+
+
+def demo(
+    home: Annotated[
+        Path, typer.Option("--home", envvar="S2S_HOME", help="Folder for everything that is made.", file_okay=False)
+    ] = Path("s2s_home"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with all figures as the last line.")
+    ] = False,
+) -> None:
+    """Mine the embedded miniature library, end to end, and compare what was found with the truth.
+
+    Audiobooks in four languages are read from a LibriVox mirror on loopback, segmented, embedded, indexed, mined for
+    translations, filtered into corpora, checked and reported: the same Dagster assets that `make dev` shows. Running
+    it again materializes everything again.
+
+    Examples:
+      s2s demo
+
+      s2s demo --home /data/try --json | tail -1 | python -m json.tool
+    """
+    began = time.perf_counter()
+    summary, settings = _materialise(home)
+    console = Console(stderr=as_json)
+    console.print(_table(summary))
+    console.print(_totals(summary, settings, time.perf_counter() - began), highlight=False)
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict(), sort_keys=True))
+
+
+def _materialise(home: Path) -> tuple[Summary, Settings]:
+    """Run every stage in the home's own Dagster instance."""
+    from demo.home import prepare_home
+
+    settings = prepare_home(home)
+    import dagster as dg
+
+    from demo.home import set_pools
+    from demo.pipeline import first_stage, further_stages, run_stage
+    from s2s_assets.definitions import build
+
+    definitions = build(settings)
+    with dg.DagsterInstance.get() as instance, _progress() as bar:
+        set_pools(instance, settings)
+        task = bar.add_task("catalogue", total=None, now="")
+
+        def tell(line: str) -> None:
+            if line:
+                bar.update(task, now=line)
+
+        run_stage(definitions, instance, first_stage(), tell)
+        stages = further_stages(settings, instance)
+        bar.update(task, total=len(stages) + 1, completed=1)
+        for stage in stages:
+            bar.update(task, description=stage.title)
+            run_stage(definitions, instance, stage, tell)
+            bar.advance(task)
+        bar.update(task, description="done", now="")
+    return _summary(settings), settings
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}", justify="left"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[now]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _summary(settings: Settings) -> Summary:
+    import polars as pl
+
+    from speech_mining.lake import Lake
+    from speech_mining.quality.summary import summarise
+
+    truth = pl.read_parquet(str(settings.truth_path)) if settings.truth_path else None
+    return summarise(Lake(settings.lake_url), settings.languages, settings.mined_pairs, truth)
+
+
+def _table(summary: Summary) -> Table:
+    table = Table(title="Speech-to-speech corpora")
+    for column in ("pair", "threshold", "pairs", "source min", "target min", "precision", "recall"):
+        table.add_column(column, justify="left" if column == "pair" else "right")
+    for pair in summary.language_pairs:
+        compared = pair.comparison
+        table.add_row(
+            pair.pair,
+            f"{pair.threshold:.2f}",
+            str(pair.pairs),
+            f"{pair.source_hours * 60:.1f}",
+            f"{pair.target_hours * 60:.1f}",
+            f"{compared.precision:.3f}" if compared else "",
+            f"{compared.recall:.3f}" if compared else "",
+        )
+    return table
+
+
+def _totals(summary: Summary, settings: Settings, seconds: float) -> str:
+    lines = [
+        f"{summary.audiobooks} audiobooks, {summary.recordings} recordings, {summary.audio_hours * 60:.1f} minutes of "
+        f"audio, {summary.segments} candidate segments, {summary.pairs} pairs in {seconds:.0f} s."
+    ]
+    if summary.precision is not None and summary.recall is not None:
+        lines.append(f"Against the known truth: precision {summary.precision:.3f}, recall {summary.recall:.3f}.")
+    lines.append(f"Everything is in {settings.home}; `make dev` opens it in the Dagster UI.")
+    return "\n".join(lines)

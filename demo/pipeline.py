@@ -1,0 +1,118 @@
+"""The main job from one command: the same assets, runs and instance as in the UI, in the order of the graph.
+
+What belongs here is the order and the telling of progress. What is made is in `s2s_assets`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from partitions.audiobooks import audiobooks
+from partitions.languages import layer
+from resources.settings import Settings
+from speech_mining.errors import SpeechMiningError
+
+BOOK_LAYERS = ("raw_audio", "segments", "speech_embeddings")
+PAIR_LAYERS = ("s2s_neighbours", "s2s_pairs", "s2s_corpus")
+
+Teller = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run: some assets, for one partition, a range of them, or none."""
+
+    title: str
+    assets: tuple[dg.AssetKey, ...]
+    partition: str | None = None
+    books: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Run tags that name a range of partitions, as a batched backfill sets them."""
+        if not self.books:
+            return {}
+        return {ASSET_PARTITION_RANGE_START_TAG: self.books[0], ASSET_PARTITION_RANGE_END_TAG: self.books[-1]}
+
+
+def first_stage() -> Stage:
+    """Reads the catalogue; only then is it known which audiobooks there are."""
+    return Stage("catalogue", (dg.AssetKey("catalogue"),))
+
+
+def further_stages(settings: Settings, instance: dg.DagsterInstance) -> list[Stage]:
+    """Everything after the catalogue: books by language, indexes, pairs, reports."""
+    return [*_books(settings, instance), *_indexes(settings), *_pairs(settings), *_reports(settings)]
+
+
+def _books(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Stage]:
+    for language in settings.languages:
+        books = tuple(instance.get_dynamic_partitions(str(audiobooks(language).name)))
+        if books:
+            assets = tuple(layer(language, name) for name in BOOK_LAYERS)
+            yield Stage(f"{language}: {len(books)} audiobooks", assets, books=books)
+
+
+def _indexes(settings: Settings) -> Iterator[Stage]:
+    for language in settings.languages:
+        yield Stage(f"{language}: index", (layer(language, "speech_index"),), partition=language)
+
+
+def _pairs(settings: Settings) -> Iterator[Stage]:
+    for pair in settings.mined_pairs:
+        yield Stage(f"{pair}: mining", tuple(dg.AssetKey(name) for name in PAIR_LAYERS), partition=pair)
+
+
+def _reports(settings: Settings) -> Iterator[Stage]:
+    yield Stage("quality report", (dg.AssetKey("quality_report"),))
+    if settings.truth_path:
+        yield Stage("comparison with the truth", (dg.AssetKey("truth_comparison"),))
+
+
+def run_stage(definitions: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, tell: Teller) -> None:
+    """Run one stage to its end.
+
+    Args:
+        definitions: the code location.
+        instance: where the run is recorded.
+        stage: what to materialize.
+        tell: called with a line whenever a step starts or reports.
+
+    Raises:
+        SpeechMiningError: a step or a blocking check failed; the message is its own.
+    """
+    run_id = str(uuid.uuid4())
+    instance.add_event_listener(run_id, lambda event: tell(_line(event)))
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=list(stage.assets),
+        partition_key=stage.partition,
+        tags=stage.tags,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+        run_id=run_id,
+    )
+    if not result.success:
+        raise SpeechMiningError(_first_failure(result, stage), fix="`make dev` shows the whole run and its log")
+
+
+def _line(event: dg.EventLogEntry) -> str:
+    """What an event tells a person; empty for the many that tell nothing."""
+    happened = event.dagster_event
+    if happened is None:
+        return event.user_message
+    return str(happened.step_key).replace("__", "/") if happened.is_step_start else ""
+
+
+def _first_failure(result: dg.ExecuteInProcessResult, stage: Stage) -> str:
+    failures: Sequence[dg.DagsterEvent] = [event for event in result.all_events if event.is_step_failure]
+    if not failures:
+        return f"The run of {stage.title} failed."
+    error = failures[0].step_failure_data.error
+    told = (error.cause or error).message.strip() if error else "no message"
+    return f"{stage.title}: {failures[0].step_key} failed: {told}"

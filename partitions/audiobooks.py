@@ -1,0 +1,73 @@
+"""Audiobooks: one dynamic set of partitions for each language.
+
+One set for all languages (or language x audiobook) was measured and fails: a new German book is then requested in
+every language. What one run does to several audiobooks is here too, since it is a matter of partitions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+BATCH = dg.BackfillPolicy.multi_run(max_partitions_per_run=50)
+"""A run that does nothing costs 14 to 24 s; 50 audiobooks in one run share that cost."""
+
+
+def audiobooks(language: str) -> dg.DynamicPartitionsDefinition:
+    """The audiobooks known in a language; a key is the catalogue's id of the project, digits only."""
+    return dg.DynamicPartitionsDefinition(name=_set_name(language))
+
+
+def _set_name(language: str) -> str:
+    return f"audiobooks_{language}"
+
+
+def add_audiobooks(instance: dg.DagsterInstance, language: str, found: Iterable[str]) -> list[str]:
+    """Make partitions of the audiobooks that are not partitions yet; returns those, in numeric order."""
+    name = _set_name(language)
+    known = set(instance.get_dynamic_partitions(name))
+    new = sorted(set(found) - known, key=int)
+    if new:
+        instance.add_dynamic_partitions(name, new)
+    return new
+
+
+def each_audiobook(
+    context: dg.AssetExecutionContext,
+    materialise: Callable[[str], Mapping[str, Any]],
+    expected: tuple[type[Exception], ...],
+) -> None:
+    """Materialise every audiobook of a run; one that fails spoils only itself.
+
+    Args:
+        context: of the run; its partition keys are one audiobook or a batch of a backfill.
+        materialise: makes one audiobook and returns its metadata.
+        expected: errors that mean "this audiobook cannot be made"; any other error ends the run at once.
+
+    Raises:
+        dagster.Failure: some audiobooks failed; the others are recorded as materialised before it is raised, so that
+            a retry of the failed partitions repeats nothing.
+    """
+    done: dict[str, Mapping[str, Any]] = {}
+    failed: dict[str, Exception] = {}
+    books = list(context.partition_keys)
+    for number, book in enumerate(books, start=1):
+        try:
+            done[book] = materialise(book)
+            context.log.info(f"{number} of {len(books)}: {context.asset_key.to_user_string()} {book}")
+        except expected as error:
+            failed[book] = error
+            context.log.error(f"{number} of {len(books)}: {book} failed: {error}")
+    if failed:
+        for book, metadata in done.items():
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=book, metadata=dict(metadata)))
+        raise dg.Failure(
+            description=f"{len(failed)} of {len(books)} audiobooks failed: {', '.join(failed)}. "
+            f"The first said: {next(iter(failed.values()))}",
+            metadata={book: dg.MetadataValue.text(str(error)) for book, error in failed.items()},
+            allow_retries=False,
+        )
+    for book, metadata in done.items():
+        context.add_asset_metadata(metadata, partition_key=book)

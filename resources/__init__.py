@@ -1,0 +1,1 @@
+"""What assets are made with: settings, the lake, LibriVox, encoders, DuckDB, compute."""

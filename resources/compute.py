@@ -1,0 +1,14 @@
+"""Compute: the pools that bound what runs at once, retries, and what every asset says about itself."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+GPU, CPU, DOWNLOAD = "gpu", "cpu", "download"
+OWNERS = ["team:speech-mining"]
+
+NETWORK = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For steps that wait for a server; the client inside retries single requests long before this."""
+
+ONE_GPU = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
+"""Op tags of a step that wants a GPU; without Kubernetes they are labels only."""

@@ -1,0 +1,65 @@
+"""LibriVox as a Dagster resource: the API itself, a mirror of it, or the embedded miniature library.
+
+What belongs here is which server is asked and how politely. How it is asked is in `speech_mining.sources`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+from pydantic import Field
+
+from resources.settings import LIBRARY, MINIATURE
+from speech_mining.sources.client import ClientConfig, PoliteClient
+
+PUBLIC_API = "https://librivox.org"
+
+
+@dataclass(frozen=True)
+class LibriVoxSession:
+    """A client, and the address of the catalogue it may ask."""
+
+    client: PoliteClient
+    catalogue_url: str
+
+
+class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where the catalogue and the recordings come from."""
+
+    catalogue_url: str = Field(description="LibriVox's API, a mirror of it, or 'miniature' for the embedded library.")
+    contact: str = Field(default="", description="Who runs this: stands in the User-Agent.")
+    requests_per_second: float = Field(default=1.0, description="Of metadata and catalogue pages.")
+    concurrent_downloads: int = Field(default=2, description="Recordings fetched at once.")
+    allowed_hosts: list[str] = Field(default_factory=list, description="Hosts beyond librivox.org and archive.org.")
+    mirrors: dict[str, str] = Field(default_factory=dict, description="URL prefix → the prefix to ask instead.")
+    max_recording_mb: int = Field(default=2048, description="A larger recording is refused.")
+
+    @contextmanager
+    def session(self) -> Iterator[LibriVoxSession]:
+        """A client for the catalogue in force; the embedded library is served on loopback as long as it lasts."""
+        with ExitStack() as stack:
+            if self.catalogue_url == MINIATURE:
+                config, url = self._miniature(stack)
+            else:
+                config, url = self._config().trusting(self.catalogue_url), self.catalogue_url
+            yield LibriVoxSession(stack.enter_context(PoliteClient(config)), url)
+
+    def _config(self, *, mirrors: dict[str, str] | None = None, interval_s: float | None = None) -> ClientConfig:
+        return ClientConfig(
+            contact=self.contact or ClientConfig.contact,
+            configured_hosts=tuple(self.allowed_hosts),
+            mirrors={**self.mirrors, **(mirrors or {})},
+            metadata_interval_s=1 / self.requests_per_second if interval_s is None else interval_s,
+            concurrent_downloads=self.concurrent_downloads,
+            most_recording_bytes=self.max_recording_mb * 2**20,
+        )
+
+    def _miniature(self, stack: ExitStack) -> tuple[ClientConfig, str]:
+        from demo.mirror import serve_library
+
+        mirror = stack.enter_context(serve_library(LIBRARY))
+        origins = ("https://librivox.org", "https://archive.org", "https://www.archive.org")
+        return self._config(mirrors=dict.fromkeys(origins, mirror.url), interval_s=0.0), PUBLIC_API

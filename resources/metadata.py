@@ -1,0 +1,71 @@
+"""How figures are shown in Dagster's UI: typed entries, table schemas, samples, plots.
+
+What belongs here is presentation only; figures come from the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from speech_mining.records import SAMPLE_RATE_HZ, Schema
+
+SECONDS_PER_HOUR = 3600
+
+
+def column_schema(schema: Schema) -> dg.TableSchema:
+    """The columns of a table of the lake, as the UI's Columns tab shows them."""
+    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in schema.items()])
+
+
+def rows(frame: pl.DataFrame, *, limit: int = 20) -> dg.TableMetadataValue:
+    """The first rows of a table, to look at."""
+    shown = frame.head(limit)
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in shown.to_dicts()],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()]),
+    )
+
+
+def _cell(value: object) -> Any:
+    """A value that a table of the UI takes; what it does not know is shown as text."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def counted(reasons: Mapping[str, int]) -> dg.JsonMetadataValue:
+    """What was rejected, by reason; an empty object says that nothing was."""
+    return dg.MetadataValue.json(dict(sorted(reasons.items())))
+
+
+def rejected(rejections: pl.DataFrame) -> dict[str, Any]:
+    """Entries about a table of `records.REJECTIONS`: how many, why, and examples."""
+    if rejections.is_empty():
+        return {"rejected": 0}
+    reasons = rejections.group_by("reason").len().sort("reason")
+    return {
+        "rejected": rejections.height,
+        "rejected_by_reason": counted(dict(zip(reasons["reason"], reasons["len"], strict=True))),
+        "rejected_examples": rows(rejections),
+    }
+
+
+def hours(samples: int) -> float:
+    """Hours of audio at 16 kHz, rounded for people."""
+    return round(samples / SAMPLE_RATE_HZ / SECONDS_PER_HOUR, 4)
+
+
+def plot(markdown_image: str, *notes: str) -> dg.MarkdownMetadataValue:
+    """A plot, embedded, with lines of text below it."""
+    return dg.MetadataValue.md("\n\n".join([markdown_image, *notes]))
+
+
+def listed(values: Sequence[str], *, limit: int = 30) -> dg.MarkdownMetadataValue:
+    """A list that may be long."""
+    shown = [f"- {value}" for value in values[:limit]]
+    more = [f"- … and {len(values) - limit} more"] if len(values) > limit else []
+    return dg.MetadataValue.md("\n".join(shown + more) or "none")

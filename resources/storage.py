@@ -1,0 +1,23 @@
+"""The lake as a Dagster resource. What a lake is, is in `speech_mining.lake`."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+from speech_mining.lake import Lake, NewPartition, Partition
+
+
+class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where partitions are kept: a folder or an object store."""
+
+    url: str = Field(description="A path, or any URL that fsspec understands, such as s3://bucket/prefix.")
+    scratch: str = Field(description="A local folder for downloads under way; they resume from there.")
+
+    @property
+    def lake(self) -> Lake:
+        """The lake itself."""
+        return Lake(self.url)
+
+
+__all__ = ["Lake", "NewPartition", "Partition", "Storage"]

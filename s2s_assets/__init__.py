@@ -1,0 +1,1 @@
+"""What is made: one module a layer of assets, bound together in `definitions`."""

@@ -1,0 +1,215 @@
+"""Asset checks: what must hold of every layer, with the rows that break it shown as evidence.
+
+What belongs here is where a check hangs and whether it blocks. The checks themselves are SQL over the lake's parquet,
+in `speech_mining.quality.checks`. Checks of pairs and corpora are partitioned and blocking, so that nothing broken goes
+downstream; those of the book layers look at a whole language, since a batched run has no one partition to check.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from partitions.language_pairs import pair_partitions
+from partitions.languages import layer
+from resources.metadata import column_schema, plot, rows
+from resources.settings import Settings
+from resources.storage import Lake, Storage
+from speech_mining.quality.checks import (
+    CheckOutcome,
+    hours_fall_with_threshold,
+    no_overlap,
+    one_to_one,
+    pair_durations_within,
+    scores_sorted,
+    segment_durations_within,
+    vectors_are_unit,
+)
+from speech_mining.quality.hours import HOURS
+from speech_mining.records import REJECTIONS
+from speech_mining.segmentation.audiobook import SECTIONS
+
+LEAST_COVERAGE = 0.95
+"""Share of a section's speech that must lie in some candidate; the rest is speech too short to be a segment alone."""
+
+OfPartition = Callable[[Lake, str], CheckOutcome]
+
+
+def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
+    """Every check of the code location."""
+    of_languages = [check for language in settings.languages for check in _of_language(language, settings)]
+    return [*of_languages, *_of_pairs(settings), *_of_corpora(settings)]
+
+
+def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefinition]:
+    bounds = settings.segmentation
+
+    def arrived(lake: Lake) -> CheckOutcome:
+        """Every recording of every audiobook could be fetched."""
+        return _none_rejected(lake, "raw_audio", language)
+
+    def durations(lake: Lake) -> CheckOutcome:
+        """Every segment is as long as the settings say, and its milliseconds agree with its samples."""
+        found = _files(lake, "segments", language, "segments.parquet")
+        return segment_durations_within(found, bounds.min_s, bounds.max_s)
+
+    def coverage(lake: Lake) -> CheckOutcome:
+        """The speech that was heard lies in some segment: nothing is lost in segmentation."""
+        return _covered(lake, language)
+
+    def unit(lake: Lake) -> CheckOutcome:
+        """Every vector has unit length and holds only numbers."""
+        return _all_unit(_files(lake, "speech_embeddings", language, "vectors.npy"))
+
+    warn, error = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+    return [
+        _language_check(language, "raw_audio", "every_recording_arrived", arrived, warn),
+        _language_check(language, "segments", "durations_within_bounds", durations, error),
+        _language_check(language, "segments", "speech_is_covered", coverage, warn),
+        _language_check(language, "speech_embeddings", "vectors_are_unit", unit, error),
+    ]
+
+
+def _of_pairs(settings: Settings) -> list[dg.AssetChecksDefinition]:
+    bounds = settings.segmentation
+
+    def durations(lake: Lake, pair: str) -> CheckOutcome:
+        """Both sides of every pair are as long as a segment may be."""
+        return pair_durations_within(_file(lake, "s2s_pairs", pair, "pairs.parquet"), bounds.min_s, bounds.max_s)
+
+    def scored(lake: Lake, pair: str) -> CheckOutcome:
+        """Pairs stand by decreasing score, none below the floor."""
+        floor = lake.partition("s2s_pairs", pair).read_json("scoring.json")["threshold"]
+        return scores_sorted(_file(lake, "s2s_pairs", pair, "pairs.parquet"), floor)
+
+    found: dict[str, OfPartition] = {"durations_within_bounds": durations, "scores_reach_the_floor": scored}
+    return [_pair_check(settings, "s2s_pairs", name, check) for name, check in found.items()]
+
+
+def _of_corpora(settings: Settings) -> list[dg.AssetChecksDefinition]:
+    def overlap(lake: Lake, pair: str) -> CheckOutcome:
+        """No two pairs overlap in a recording, on either side."""
+        return no_overlap(_file(lake, "s2s_corpus", pair, "corpus.parquet"))
+
+    def unique(lake: Lake, pair: str) -> CheckOutcome:
+        """Every segment stands in one pair at most."""
+        return one_to_one(_file(lake, "s2s_corpus", pair, "corpus.parquet"))
+
+    def sorted_above(lake: Lake, pair: str) -> CheckOutcome:
+        """The best pair comes first, and none is below the threshold."""
+        threshold = lake.partition("s2s_corpus", pair).read_json("selection.json")["threshold"]
+        return scores_sorted(_file(lake, "s2s_corpus", pair, "corpus.parquet"), threshold)
+
+    found: dict[str, OfPartition] = {
+        "no_overlap": overlap,
+        "one_to_one": unique,
+        "scores_reach_the_threshold": sorted_above,
+    }
+    partitioned = [_pair_check(settings, "s2s_corpus", name, check) for name, check in found.items()]
+    return [*partitioned, _hours_check(settings)]
+
+
+def _language_check(
+    language: str, name: str, check: str, outcome: Callable[[Lake], CheckOutcome], severity: dg.AssetCheckSeverity
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=layer(language, name), name=check, description=outcome.__doc__)
+    def _check(storage: Storage) -> dg.AssetCheckResult:
+        return _result(outcome(storage.lake), severity)
+
+    return _check
+
+
+def _pair_check(settings: Settings, name: str, check: str, outcome: OfPartition) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=name,
+        name=check,
+        description=outcome.__doc__,
+        partitions_def=pair_partitions(settings.mined_pairs),
+        blocking=True,
+    )
+    def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
+        return _result(outcome(storage.lake, context.partition_key), dg.AssetCheckSeverity.ERROR)
+
+    return _check
+
+
+def _hours_check(settings: Settings) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="s2s_corpus",
+        name="hours_per_threshold",
+        description="Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, both sides) fall as the threshold "
+        "rises, and the corpus is not empty.",
+        partitions_def=pair_partitions(settings.mined_pairs),
+    )
+    def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
+        return _hours_result(storage.lake, context.partition_key)
+
+    return _check
+
+
+def _hours_result(lake: Lake, pair: str) -> dg.AssetCheckResult:
+    from speech_mining.quality.plots import as_markdown_image, plot_hours
+
+    partition = lake.partition("s2s_corpus", pair)
+    hours, threshold = partition.read_table("hours.parquet", HOURS), partition.read_json("selection.json")["threshold"]
+    outcome = hours_fall_with_threshold(hours)
+    kept = hours.filter(pl.col("threshold") >= threshold)["postprocessed_pairs"].head(1).sum()
+    return dg.AssetCheckResult(
+        passed=outcome.passed and kept > 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{kept} pairs at {threshold}" if outcome.passed else "hours do not fall as the threshold rises",
+        metadata={
+            "hours": rows(hours, limit=60),
+            "plot": plot(as_markdown_image(plot_hours(hours, threshold, title=pair))),
+            "columns": dg.MetadataValue.table_schema(column_schema(HOURS)),
+        },
+    )
+
+
+def _result(outcome: CheckOutcome, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    evidence: dict[str, Any] = {} if outcome.passed else {"offending_rows": rows(outcome.offending)}
+    return dg.AssetCheckResult(passed=outcome.passed, severity=severity, metadata={**dict(outcome.figures), **evidence})
+
+
+def _file(lake: Lake, name: str, pair: str, file: str) -> Path:
+    return lake.partition(name, pair).local_path(file)
+
+
+def _files(lake: Lake, name: str, language: str, file: str) -> list[Path]:
+    return [lake.partition(name, language, book).local_path(file) for book in lake.keys(name, language)]
+
+
+def _none_rejected(lake: Lake, name: str, language: str) -> CheckOutcome:
+    tables = [
+        lake.partition(name, language, book).read_table("rejections.parquet", REJECTIONS)
+        for book in lake.keys(name, language)
+    ]
+    rejections = pl.concat([pl.DataFrame(schema=dict(REJECTIONS)), *tables])
+    figures = {"audiobooks": len(tables), "rejected": rejections.height}
+    return CheckOutcome(rejections.is_empty(), rejections, figures)
+
+
+def _covered(lake: Lake, language: str) -> CheckOutcome:
+    tables = [
+        lake.partition("segments", language, book).read_table("sections.parquet", SECTIONS)
+        for book in lake.keys("segments", language)
+    ]
+    sections = pl.concat([pl.DataFrame(schema=dict(SECTIONS)), *tables])
+    lost = sections.filter(pl.col("coverage") < LEAST_COVERAGE)
+    least = sections["coverage"].min()
+    return CheckOutcome(
+        lost.is_empty(),
+        lost,
+        {"sections": sections.height, "least_coverage": 1.0 if least is None else float(least)},  # type: ignore[arg-type]
+    )
+
+
+def _all_unit(files: list[Path]) -> CheckOutcome:
+    outcomes = [vectors_are_unit(file) for file in files]
+    return CheckOutcome(
+        all(outcome.passed for outcome in outcomes),
+        pl.concat([outcome.offending for outcome in outcomes], how="diagonal") if outcomes else pl.DataFrame(),
+        {"audiobooks": len(outcomes), "offending": sum(int(outcome.figures["offending"]) for outcome in outcomes)},
+    )

@@ -1,0 +1,109 @@
+"""`s2s_corpus`: what is left after selection, ready to be trained on, with its provenance in every row.
+
+What belongs here is the layer; the selection is `speech_mining.mining.selection`, the formats are
+`speech_mining.corpora`.
+"""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from partitions.language_pairs import pair_partitions, split
+from resources.compute import CPU, OWNERS
+from resources.metadata import column_schema, counted, hours, plot, rows
+from resources.settings import Settings
+from resources.storage import Lake, Storage
+from speech_mining.corpora import manifest
+from speech_mining.corpora.manifest import CORPUS, corpus_frame, write_manifest
+from speech_mining.mining import selection
+from speech_mining.mining.selection import Selected, select_non_overlapping
+from speech_mining.quality.hours import HOURS, hours_by_threshold
+from speech_mining.records import PAIRS, RECORDINGS
+
+
+class CorpusConfig(dg.Config):
+    """What one run may select otherwise than the settings say."""
+
+    threshold: float | None = Field(default=None, description="Least score; empty: as in the settings.")
+
+
+def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
+    """The corpus of a pair of languages."""
+    default = settings.mining.threshold
+
+    @dg.asset(
+        key="s2s_corpus",
+        deps=["s2s_pairs"],
+        partitions_def=pair_partitions(settings.mined_pairs),
+        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        group_name="speech_to_speech",
+        kinds={"polars", "parquet", "csv"},
+        owners=OWNERS,
+        pool=CPU,
+        code_version=f"{selection.VERSION}/{manifest.VERSION}/{default}",
+        metadata={"dagster/column_schema": column_schema(CORPUS)},
+    )
+    def _s2s_corpus(
+        context: dg.AssetExecutionContext, config: CorpusConfig, storage: Storage
+    ) -> dg.MaterializeResult[None]:
+        """Speech-to-speech translations: pairs above the threshold, of which no two overlap on either side.
+
+        As parquet and as a manifest (TSV.gz, best score first), each row with both recordings, times, readers,
+        licences and addresses.
+        """
+        threshold = default if config.threshold is None else config.threshold
+        metadata = _select(storage.lake, context.partition_key, threshold)
+        version = storage.lake.partition("s2s_corpus", context.partition_key).data_version
+        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+
+    return _s2s_corpus
+
+
+def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
+    pairs = lake.partition("s2s_pairs", pair)
+    table = pairs.read_table("pairs.parquet", PAIRS)
+    selected = select_non_overlapping(table.filter(pl.col("score") >= threshold))
+    source, target = (_recordings(lake, language) for language in split(pair))
+    corpus = corpus_frame(selected.frame, source, target, pair)
+    by_threshold = hours_by_threshold(pairs.local_path("pairs.parquet"))
+    with lake.replace("s2s_corpus", pair) as new:
+        new.write_table("corpus.parquet", corpus, CORPUS)
+        write_manifest(corpus, new.path("manifest.tsv.gz"))
+        new.write_table("hours.parquet", by_threshold, HOURS)
+        new.write_json("selection.json", {"threshold": threshold, "counts": dict(selected.counts)})
+    return _figures(pair, corpus, selected, by_threshold, threshold)
+
+
+def _recordings(lake: Lake, language: str) -> pl.DataFrame:
+    books = lake.keys("raw_audio", language)
+    tables = [
+        lake.partition("raw_audio", language, book).read_table("recordings.parquet", RECORDINGS) for book in books
+    ]
+    return pl.concat([pl.DataFrame(schema=dict(RECORDINGS)), *tables])
+
+
+def _figures(
+    pair: str, corpus: pl.DataFrame, selected: Selected, by_threshold: pl.DataFrame, threshold: float
+) -> dict[str, Any]:
+    from speech_mining.quality.plots import as_markdown_image, plot_hours
+
+    spans = {side: _samples(corpus, side) for side in ("source", "target")}
+    return {
+        "dagster/row_count": corpus.height,
+        "threshold": threshold,
+        "source_hours": hours(spans["source"]),
+        "target_hours": hours(spans["target"]),
+        "hours_per_threshold": plot(
+            as_markdown_image(plot_hours(by_threshold, threshold, title=pair)),
+            "Sum counts every pair, union every stretch of speech once, post-processed what no other pair overlaps.",
+        ),
+        "hours": rows(by_threshold, limit=60),
+        "counts": counted(selected.counts),
+        "sample": rows(corpus, limit=15),
+    }
+
+
+def _samples(corpus: pl.DataFrame, side: str) -> int:
+    return int((corpus[f"{side}_end_sample"] - corpus[f"{side}_start_sample"]).sum())

@@ -1,0 +1,83 @@
+"""The code location: binds settings, resources, assets, checks and automation.
+
+Loading it imports no torch, fairseq2, faiss, av or onnxruntime: definitions load in about the time `import dagster`
+takes, and each run loads what it needs.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+from resources.encoders import Encoders
+from resources.librivox import LibriVox
+from resources.settings import Settings, load_settings
+from resources.storage import Storage
+from s2s_assets.automation import automation
+from s2s_assets.catalogue import catalogue
+from s2s_assets.checks import checks
+from s2s_assets.corpora import s2s_corpus
+from s2s_assets.mined_pairs import s2s_neighbours, s2s_pairs
+from s2s_assets.raw_audio import raw_audio
+from s2s_assets.report import quality_report, truth_comparison
+from s2s_assets.segments import segments
+from s2s_assets.speech_embeddings import speech_embeddings
+from s2s_assets.speech_index import speech_index
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """The code location for the settings in force."""
+    with warnings.catch_warnings():
+        # Backfill policies and partitioned checks are young features of Dagster, used on purpose: see docs/decisions.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        sensors, schedules = automation(settings)
+        return dg.Definitions(
+            assets=_assets(settings),
+            asset_checks=checks(settings),
+            resources=_resources(settings),
+            sensors=sensors,
+            schedules=schedules,
+        )
+
+
+def _assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    by_language = [
+        asset
+        for language in settings.languages
+        for asset in (
+            raw_audio(language),
+            segments(language, settings.segmentation),
+            speech_embeddings(language),
+            speech_index(language, settings),
+        )
+    ]
+    by_pair = [s2s_neighbours(settings), s2s_pairs(settings), s2s_corpus(settings)]
+    compared = [truth_comparison(settings)] if settings.truth_path else []
+    return [catalogue(settings), *by_language, *by_pair, quality_report(settings), *compared]
+
+
+def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:  # type: ignore[type-arg]
+    source = settings.librivox
+    return {
+        "storage": Storage(url=settings.lake_url, scratch=str(settings.home.absolute() / "downloads")),
+        "librivox": LibriVox(
+            catalogue_url=settings.catalogue_url,
+            contact=source.user_agent_contact,
+            requests_per_second=source.requests_per_second,
+            concurrent_downloads=settings.pools.download,
+            allowed_hosts=list(source.allowed_hosts),
+            mirrors=source.mirrors,
+            max_recording_mb=source.max_recording_mb,
+        ),
+        "encoders": Encoders(
+            default=settings.encoder,
+            by_language=settings.encoders,
+            model_dir=str(settings.model_dir or ""),
+            device=settings.device,
+        ),
+    }
+
+
+defs = build(load_settings())

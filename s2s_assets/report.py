@@ -1,0 +1,154 @@
+"""`quality_report`: all corpora side by side; `truth_comparison`: what is right in them, where the truth is known.
+
+What belongs here is the layers; the counting is in `speech_mining.quality`, the comparison in
+`speech_mining.evaluation`.
+"""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from resources.compute import CPU, OWNERS
+from resources.metadata import plot, rows
+from resources.settings import Settings
+from resources.storage import Storage
+from speech_mining.quality.summary import Summary, summarise
+
+ALL_CORPORA = dg.AssetDep("s2s_corpus", partition_mapping=dg.AllPartitionMapping())
+
+
+def quality_report(settings: Settings) -> dg.AssetsDefinition:
+    """The report over every pair."""
+
+    @dg.asset(
+        key="quality_report",
+        deps=[ALL_CORPORA],
+        automation_condition=dg.AutomationCondition.eager(),
+        group_name="quality",
+        kinds={"duckdb", "parquet"},
+        owners=OWNERS,
+        pool=CPU,
+        code_version="1",
+    )
+    def _quality_report(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+        """Hours of every corpus at every threshold, three ways and on both sides: sum, union, post-processed."""
+        summary = summarise(storage.lake, settings.languages, settings.mined_pairs)
+        hours = _hours(summary)
+        with storage.lake.replace("quality_report") as new:
+            new.write_frame("hours.parquet", hours)
+            new.write_frame("pairs.parquet", _pairs(summary))
+            new.write_json("summary.json", summary.as_dict())
+        return dg.MaterializeResult(
+            metadata=_figures(summary, hours, settings.mining.threshold),
+            data_version=dg.DataVersion(storage.lake.partition("quality_report").data_version),
+        )
+
+    return _quality_report
+
+
+def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
+    """The comparison with known translations; only there when settings name a truth."""
+
+    @dg.asset(
+        key="truth_comparison",
+        deps=[ALL_CORPORA],
+        automation_condition=dg.AutomationCondition.eager(),
+        group_name="quality",
+        kinds={"parquet"},
+        owners=OWNERS,
+        pool=CPU,
+        code_version="1",
+    )
+    def _truth_comparison(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+        """Precision and recall of every corpus against the known translations.
+
+        A pair is right when both its spans overlap the true sentences by more than half of their union. No other
+        asset reads the truth.
+        """
+        truth = pl.read_parquet(str(settings.truth_path))
+        summary = summarise(storage.lake, settings.languages, settings.mined_pairs, truth)
+        compared = _compared(summary)
+        wrong, missed = (_joined(summary, kind) for kind in ("wrong", "missed"))
+        with storage.lake.replace("truth_comparison") as new:
+            new.write_frame("comparison.parquet", compared)
+            new.write_frame("wrong.parquet", wrong)
+            new.write_frame("missed.parquet", missed)
+            new.write_json("summary.json", summary.as_dict())
+        return dg.MaterializeResult(
+            metadata={
+                "precision": round(summary.precision or 0.0, 4),
+                "recall": round(summary.recall or 0.0, 4),
+                "by_pair": rows(compared, limit=100),
+                "wrong": rows(wrong, limit=30),
+                "missed": rows(missed, limit=30),
+            },
+            data_version=dg.DataVersion(storage.lake.partition("truth_comparison").data_version),
+        )
+
+    return _truth_comparison
+
+
+def _hours(summary: Summary) -> pl.DataFrame:
+    tables = [pair.hours.select(pl.lit(pair.pair).alias("language_pair"), pl.all()) for pair in summary.language_pairs]
+    return pl.concat(tables) if tables else pl.DataFrame({"language_pair": [], "threshold": []})
+
+
+def _pairs(summary: Summary) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "language_pair": pair.pair,
+                "pairs": pair.pairs,
+                "threshold": pair.threshold,
+                "source_hours": round(pair.source_hours, 4),
+                "target_hours": round(pair.target_hours, 4),
+            }
+            for pair in summary.language_pairs
+        ]
+    )
+
+
+def _figures(summary: Summary, hours: pl.DataFrame, threshold: float) -> dict[str, Any]:
+    from speech_mining.quality.plots import as_markdown_image, plot_hours
+
+    figures: dict[str, Any] = {
+        "audiobooks": summary.audiobooks,
+        "recordings": summary.recordings,
+        "audio_hours": round(summary.audio_hours, 4),
+        "segments": summary.segments,
+        "pairs": summary.pairs,
+        "by_pair": rows(_pairs(summary), limit=100),
+    }
+    if hours.height:
+        total = hours.drop("language_pair").group_by("threshold").sum().sort("threshold")
+        image = as_markdown_image(plot_hours(total, threshold, title="all pairs"))
+        figures["hours_per_threshold"] = plot(image)
+        figures["hours"] = rows(total, limit=60)
+    return figures
+
+
+def _compared(summary: Summary) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "language_pair": pair.pair,
+                "precision": round(pair.comparison.precision, 4),
+                "recall": round(pair.comparison.recall, 4),
+                "right": pair.comparison.true_positives,
+                "mined": pair.comparison.mined,
+                "truths": pair.comparison.truths,
+            }
+            for pair in summary.language_pairs
+            if pair.comparison
+        ]
+    )
+
+
+def _joined(summary: Summary, kind: str) -> pl.DataFrame:
+    tables = [
+        getattr(pair.comparison, kind).select(pl.lit(pair.pair).alias("pair"), pl.all())
+        for pair in summary.language_pairs
+        if pair.comparison
+    ]
+    return pl.concat(tables, how="diagonal") if tables else pl.DataFrame()

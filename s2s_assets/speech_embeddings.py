@@ -1,0 +1,78 @@
+"""`speech_embeddings`: a unit vector for every segment of an audiobook, in one multilingual space.
+
+What belongs here is the layer; encoders are in `speech_mining.encoders`, their choice in `resources.encoders`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from partitions.audiobooks import BATCH, audiobooks, each_audiobook
+from partitions.languages import layer
+from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.encoders import Encoders
+from resources.metadata import column_schema, rejected
+from resources.storage import Lake, Storage
+from speech_mining.encoders import audiobook as embedding
+from speech_mining.encoders.protocol import SpeechEncoder
+from speech_mining.errors import SpeechMiningError
+from speech_mining.records import RECORDINGS, REJECTIONS, SEGMENTS
+
+
+def speech_embeddings(language: str) -> dg.AssetsDefinition:
+    """The layer of one language."""
+
+    @dg.asset(
+        key=layer(language, "speech_embeddings"),
+        deps=[layer(language, "segments")],
+        partitions_def=audiobooks(language),
+        backfill_policy=BATCH,
+        automation_condition=dg.AutomationCondition.eager(),
+        group_name=language,
+        kinds={"pytorch", "numpy"},
+        owners=OWNERS,
+        tags={"language": language},
+        op_tags=ONE_GPU,
+        pool=GPU,
+        code_version=embedding.VERSION,
+        metadata={"dagster/column_schema": column_schema(SEGMENTS)},
+    )
+    def _speech_embeddings(context: dg.AssetExecutionContext, storage: Storage, encoders: Encoders) -> None:
+        """One unit vector (fp16) a segment, in the space that all languages share.
+
+        Segments that cannot be embedded (silent, not a number, too long) are counted rejections, never zero rows.
+        """
+        encoder = encoders.speech(language)
+        each_audiobook(
+            context, lambda book: _embed(storage.lake, language, book, encoder), (SpeechMiningError, OSError)
+        )
+
+    return _speech_embeddings
+
+
+def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder) -> Mapping[str, Any]:
+    segments = lake.partition("segments", language, book).read_table("segments.parquet", SEGMENTS)
+    audio = lake.partition("raw_audio", language, book)
+    recordings = audio.read_table("recordings.parquet", RECORDINGS)
+    paths = {
+        section: audio.local_path(file)
+        for section, file in recordings.select("section", "file").iter_rows()
+        if section in set(segments["section"])
+    }
+    embedded = embedding.embed_audiobook(segments, paths, encoder, language)
+    with lake.replace("speech_embeddings", language, book) as new:
+        new.write_table("segments.parquet", embedded.segments, SEGMENTS)
+        new.write_table("rejections.parquet", embedded.rejections, REJECTIONS)
+        new.write_array("vectors.npy", embedded.vectors)
+        new.write_json(
+            "encoder.json", {"name": encoder.name, "version": encoder.version, "dimension": encoder.dimension}
+        )
+    return {
+        "dagster/row_count": embedded.segments.height,
+        "dimension": encoder.dimension,
+        "encoder": encoder.name,
+        "encoder_version": encoder.version,
+        "data_version": lake.partition("speech_embeddings", language, book).data_version,
+        **rejected(embedded.rejections),
+    }

@@ -1,0 +1,103 @@
+"""`speech_index`: the roll of a language's vectors, the FAISS index over it, and the speech that recurs in it.
+
+What belongs here is the layer; the roll and the index are in `speech_mining.knn`, recurring speech in
+`speech_mining.mining.recurring`.
+"""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from partitions.languages import language_partition, layer
+from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.metadata import column_schema, hours, rows
+from resources.settings import Settings
+from resources.storage import Lake, Storage
+from speech_mining.knn.roll import ROLL, ROWS, Roll, call_the_roll, read_blocks
+from speech_mining.mining.recurring import VERSION, RecurringConfig, RecurringReport, recurring_rows
+
+
+def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
+    """The layer of one language."""
+    config = RecurringConfig(
+        similarity=settings.recurring.similarity,
+        min_recordings=settings.recurring.min_recordings,
+        min_share=settings.recurring.min_share,
+    )
+    reindex = _scheduled(settings.remine_cron)
+
+    @dg.asset(
+        key=layer(language, "speech_index"),
+        deps=[dg.AssetDep(layer(language, "speech_embeddings"), partition_mapping=dg.AllPartitionMapping())],
+        partitions_def=language_partition(language),
+        automation_condition=reindex,
+        group_name=language,
+        kinds={"faiss"},
+        owners=OWNERS,
+        tags={"language": language},
+        op_tags=ONE_GPU,
+        pool=GPU,
+        code_version=f"{VERSION}/{config.similarity}/{config.min_recordings}/{config.min_share}",
+        metadata={"dagster/column_schema": column_schema(ROWS)},
+    )
+    def _speech_index(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+        """All vectors of a language in one order, searchable, with preambles and other recurring speech marked.
+
+        Row numbers are shared by the roll (what the exact engine reads) and the FAISS index (under segment ids).
+        """
+        lake = storage.lake
+        roll = call_the_roll(read_blocks(lake, language))
+        context.log.info(f"{roll.segments.height} segments of {roll.blocks.height} audiobooks")
+        recurring = _recurring(roll, config)
+        described = _write(lake, language, roll, recurring, settings.index_factory)
+        return dg.MaterializeResult(
+            metadata={**_figures(roll, recurring), **described},
+            data_version=dg.DataVersion(lake.partition("speech_index", language).data_version),
+        )
+
+    return _speech_index
+
+
+def _scheduled(cron: str) -> dg.AutomationCondition[Any]:
+    """When audiobooks were embedded since the last index, and the schedule has ticked since."""
+    updated: dg.AutomationCondition[Any] = dg.AutomationCondition.any_deps_updated()
+    ticked: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(cron)
+    idle = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
+    wanted = updated.since_last_handled() & ticked.since_last_handled() & idle
+    return wanted.with_label("new audiobooks since the last index, and the schedule has ticked")
+
+
+def _recurring(roll: Roll, config: RecurringConfig) -> RecurringReport:
+    runs = roll.segments.select("first_run", "last_run").to_numpy()
+    return recurring_rows(roll.vectors, roll.recordings, runs, config)
+
+
+def _write(lake: Lake, language: str, roll: Roll, recurring: RecurringReport, factory: str) -> dict[str, Any]:
+    from speech_mining.knn.index import build_index, describe_index, write_index
+
+    index = build_index(roll.vectors, roll.ids, factory=factory or None)
+    table = roll.segments.with_row_index("row").with_columns(pl.Series("recurring", recurring.dropped))
+    with lake.replace("speech_index", language) as new:
+        write_index(index, new.path("index.faiss"))
+        new.write_table("roll.parquet", roll.blocks, ROLL)
+        new.write_table("rows.parquet", table, ROWS)
+        new.write_json("encoder.json", {"encoder": roll.encoder})
+    return {f"index_{name}": value for name, value in describe_index(index).items()}
+
+
+def _figures(roll: Roll, recurring: RecurringReport) -> dict[str, Any]:
+    dropped = roll.segments.filter(pl.Series(recurring.dropped))
+    return {
+        "dagster/row_count": roll.segments.height,
+        "audiobooks": roll.blocks.height,
+        "dimension": int(roll.vectors.shape[1]),
+        "encoder": roll.encoder,
+        "segment_hours": hours(int((roll.segments["end_sample"] - roll.segments["start_sample"]).sum())),
+        "recurring_segments": int(recurring.dropped.sum()),
+        "recurring_runs": recurring.marked_runs.height,
+        "recurring_examples": rows(
+            dropped.select("audiobook", "section", "start_ms", "end_ms", "first_run", "last_run")
+        ),
+        "roll": rows(roll.blocks, limit=100),
+    }

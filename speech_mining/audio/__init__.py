@@ -1,0 +1,1 @@
+"""Audio in: decoding of any container, packet by packet."""

@@ -1,0 +1,1 @@
+"""What is left after selection, and how it is written down."""

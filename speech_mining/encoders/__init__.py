@@ -1,0 +1,1 @@
+"""Encoders: speech or text in, unit vectors in one multilingual space out."""

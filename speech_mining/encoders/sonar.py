@@ -1,0 +1,680 @@
+"""SONAR behind our protocols: speech of 57 languages and text of 202 in one space, unit fp16 rows.
+
+What belongs here is the way from our spans and sentences to SONAR's own pieces (its asset cards, fbank features,
+tokenizer, collater and models) and back. How items share a batch is `speech_mining.encoders.batches`. Nothing here
+downloads on its own account: fairseq2 does, for a card whose checkpoint has a web address, the first time it is used.
+
+Duquenne, Schwenk, Sagot 2023, "SONAR: sentence-level multimodal and language-agnostic representations".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import langcodes
+import numpy as np
+import numpy.typing as npt
+
+from speech_mining.encoders.batches import length_batches
+from speech_mining.encoders.protocol import Embedded, Rejected, Sentence, SpeechSpan
+from speech_mining.errors import EncoderError
+from speech_mining.progress import Progress, silent
+from speech_mining.records import SAMPLE_RATE_HZ, RejectionReason
+
+CODE_VERSION = "1"
+"""Part of every version: raise it when the same weights would give other vectors."""
+SPEECH_CARD = "sonar_speech_encoder_{language}"
+TEXT_CARD = "text_sonar_basic_encoder"
+SILENT_RANGE = 1 / 32_768
+"""A span that moves less than one step of 16-bit audio is silence. SONAR itself gives NaN for digital silence."""
+
+Precision: TypeAlias = Literal["auto", "float16", "float32"]
+Waveform: TypeAlias = npt.NDArray[np.float32]
+Vectors: TypeAlias = npt.NDArray[np.float32]
+Refusal: TypeAlias = tuple[RejectionReason, str]
+_Item = TypeVar("_Item")
+
+# Kaldi's window and step, which fairseq2's filter bank uses: 25 ms and 10 ms.
+_WINDOW = 400
+_STEP = 160
+# Names that the macrolanguage tables do not lead from: Mandarin stands as Chinese, Norwegian as Bokmål.
+_OTHER_NAMES = (("cmn", "zho"), ("nor", "nob"))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file that a card names: where it comes from, and where it is on this machine."""
+
+    card: str
+    uri: str
+    path: Path | None
+    """None: not on this machine."""
+
+    @property
+    def file(self) -> str:
+        """The file's own name."""
+        return self.uri.rsplit("/", 1)[-1]
+
+
+def default_model_dir() -> Path | None:
+    """The directory of cards of one's own that `S2S_MODEL_DIR` names, if it does."""
+    named = os.environ.get("S2S_MODEL_DIR", "")
+    return Path(named) if named else None
+
+
+def locate_weights(card: str, *, field: str = "checkpoint", model_dir: Path | None = None) -> Weights:
+    """Say where the file of a card is, without downloading anything.
+
+    Args:
+        card: an asset card, such as `sonar_speech_encoder_deu`.
+        field: `checkpoint`, or `tokenizer` for the sentencepiece model of a text encoder.
+        model_dir: directory of cards of one's own; None reads `S2S_MODEL_DIR`.
+
+    Raises:
+        EncoderError: no such card, or the card names no such file.
+    """
+    return _AssetCards(model_dir).weights(card, field)
+
+
+def speech_languages(model_dir: Path | None = None) -> dict[str, str]:
+    """Every language that has a SONAR speech card, ISO 639-3 -> card: the 57 published ones and one's own."""
+    prefix = SPEECH_CARD.format(language="")
+    names = {name.split("@")[0] for name in _AssetCards(model_dir).store.asset_names}
+    cards = sorted(name for name in names if name.startswith(prefix))
+    return {card.removeprefix(prefix): card for card in cards if len(card) == len(prefix) + 3}
+
+
+def text_languages(codes: Iterable[str]) -> dict[str, str]:
+    """Map ISO 639-3 to a tokenizer's own codes: `deu` -> `deu_Latn`.
+
+    Where a language is listed in two scripts its usual one is taken (`zho` -> `zho_Hans`). A macrolanguage also
+    leads to its dominant member (`ara` -> `arb_Arab`, `fas` -> `pes_Arab`), and `cmn` to `zho_Hans`, `nor` to
+    `nob_Latn`, as catalogues and speech encoders use either name.
+    """
+    ordered = sorted(codes)
+    by_language: dict[str, str] = {}
+    for code in ordered:
+        language, _, script = code.partition("_")
+        if language not in by_language or script == langcodes.Language.get(language).maximize().script:
+            by_language[language] = code
+    broader = {_macrolanguage(language): code for language, code in reversed(by_language.items())}
+    broader.pop(None, None)
+    other_names = {name: by_language[known] for name, known in _OTHER_NAMES if known in by_language}
+    return {**other_names, **{str(language): code for language, code in broader.items()}, **by_language}
+
+
+class SonarSpeech:
+    """SONAR's speech encoders, one card a language; a model is loaded when its first span is embedded.
+
+    A model has some 600 million parameters, 1.3 GB in fp16, and stays loaded. For lineage take one encoder a
+    language: the version names every card of the mapping.
+
+    Args:
+        languages: one ISO 639-3 code, or a mapping from ISO 639-3 to the name of an asset card.
+        device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1".
+        dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
+        max_batch_seconds: audio in a batch, padding included. Attention's memory grows with it; 240 s of 20 s
+            segments hold about 1.5 GB of activations in float32.
+        model_dir: directory of asset cards of one's own; None reads `S2S_MODEL_DIR`.
+    """
+
+    name = "sonar-speech"
+
+    def __init__(
+        self,
+        languages: str | Mapping[str, str],
+        *,
+        device: str = "auto",
+        dtype: Precision = "auto",
+        max_batch_seconds: float = 240.0,
+        model_dir: Path | None = None,
+    ) -> None:
+        if isinstance(languages, str):
+            languages = {languages: SPEECH_CARD.format(language=languages)}
+        self.cards: Mapping[str, str] = MappingProxyType(dict(languages))
+        if not self.cards:
+            raise EncoderError("A SONAR speech encoder of no language.", fix="name at least one ISO 639-3 code")
+        self._max_batch_samples = int(max_batch_seconds * SAMPLE_RATE_HZ)
+        self._device, self._dtype = device, dtype
+        self._assets = _AssetCards(model_dir)
+        self._models: dict[str, LoadedSpeech] = {}
+        self._limits: dict[str, SpeechLimits] = {}
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """ISO 639-3 codes it was made for."""
+        return frozenset(self.cards)
+
+    @cached_property
+    def dimension(self) -> int:
+        """Length of a vector, read from the card: no weights are needed."""
+        sizes = {self.limits(language).dimension for language in self.cards}
+        if len(sizes) > 1:
+            raise EncoderError(
+                f"Speech cards of different dimensions, {sorted(sizes)}.",
+                expected="one space",
+                cause="cards of different teachers in one mapping",
+                fix="use one encoder for each space",
+            )
+        return sizes.pop()
+
+    @property
+    def version(self) -> str:
+        """Our code's version and, for each language, its card and its checkpoint: see `_AssetCards.identity`."""
+        named = [f"{self.cards[lang]}:{self._assets.identity(self.cards[lang])}" for lang in sorted(self.cards)]
+        return "+".join([f"sonar-speech-{CODE_VERSION}", *named])
+
+    def limits(self, language: str) -> SpeechLimits:
+        """The shortest and longest span a language's model takes, read from its card."""
+        if language not in self._limits:
+            self._limits[language] = SpeechLimits.of(self._assets.speech_config(self._card(language)))
+        return self._limits[language]
+
+    def embed(self, items: Sequence[SpeechSpan], *, progress: Progress = silent) -> Embedded:
+        """Embed spans; silent, NaN, too long or too short ones are rejected with a reason.
+
+        Raises:
+            EncoderError: a span of a language that has no card here, or weights that are missing or damaged.
+        """
+        refusals = {item: reason for item, span in enumerate(items) if (reason := self._refusal(span))}
+        work = _Work(len(items), self.dimension, refusals, progress)
+        for language, positions in work.by_language([span.language for span in items]).items():
+            model = self.load(language)
+            lengths = [items[item].end_sample - items[item].start_sample for item in positions]
+            for batch in length_batches(lengths, self._max_batch_samples):
+                chosen = positions[batch]
+                work.put(chosen, model.vectors([items[item].samples for item in chosen]))
+        return work.embedded()
+
+    def load(self, language: str) -> LoadedSpeech:
+        """The model of a language on its device, loaded at the first call.
+
+        Raises:
+            EncoderError: the weights are missing, damaged or not of this architecture.
+        """
+        if language not in self._models:
+            card = self._card(language)
+            device, dtype = _placement(self._device, self._dtype)
+            model = self._assets.load_model(card, device, dtype)
+            self._models[language] = LoadedSpeech(model, device, dtype)
+        return self._models[language]
+
+    def _card(self, language: str) -> str:
+        try:
+            return self.cards[language]
+        except KeyError:
+            raise EncoderError(
+                f"The language {language!r} given to a SONAR speech encoder.",
+                expected=f"one of {sorted(self.cards)}",
+                fix="map the language to a card when the encoder is made",
+            ) from None
+
+    def _refusal(self, span: SpeechSpan) -> Refusal | None:
+        limits, samples = self.limits(span.language), span.samples
+        if samples.size < limits.shortest_samples:
+            return "too_short", f"{samples.size} samples, the encoder needs {limits.shortest_samples}"
+        if samples.size > limits.longest_samples:
+            return "too_long", f"{samples.size / SAMPLE_RATE_HZ:.1f} s, the encoder takes {limits.longest_s:.1f} s"
+        if not np.isfinite(samples).all():
+            return "not_a_number", "the waveform holds NaN or infinity"
+        if np.ptp(samples) < SILENT_RANGE:
+            return "silent", "the waveform never moves by a step of 16-bit audio"
+        return None
+
+
+@dataclass(frozen=True)
+class SpeechLimits:
+    """What a speech model accepts and gives, known from its card."""
+
+    dimension: int
+    shortest_samples: int
+    longest_samples: int
+
+    @property
+    def longest_s(self) -> float:
+        """The longest span, in seconds."""
+        return self.longest_samples / SAMPLE_RATE_HZ
+
+    @classmethod
+    def of(cls, config: Any) -> SpeechLimits:
+        """Derive them from SONAR's configuration: `fbank_stride` frames of 10 ms make one position of the encoder.
+
+        Measured on sonar-space 0.5.0: 559 samples raise, 560 pass; 1 311 119 (81.94 s) pass, one more raises. The
+        collater pads to an even number of frames, so that an odd frame past the last position is one too many.
+        """
+        frames = config.w2v2_encoder_config
+        return cls(
+            dimension=config.model_dim,
+            shortest_samples=_WINDOW + _STEP * (frames.fbank_stride - 1),
+            longest_samples=_WINDOW + _STEP * frames.fbank_stride * frames.max_seq_len - 1,
+        )
+
+
+class LoadedSpeech:
+    """One speech model on its device, with SONAR's own features and collater."""
+
+    def __init__(self, model: Any, device: Any, dtype: Any) -> None:
+        from fairseq2.data.data_pipeline import Collater
+        from sonar.inference_pipelines.speech import SpeechToEmbeddingModelPipeline
+
+        self.pipeline: Any = SpeechToEmbeddingModelPipeline(model, device=device, fbank_dtype=dtype)
+        self._collate = Collater(pad_value=0, pad_to_multiple=2)
+        self._device = device
+
+    def vectors(self, waveforms: Sequence[Waveform]) -> Vectors:
+        """Embed waveforms as one batch, as `SpeechToEmbeddingModelPipeline.predict` would: float32 (n, d), any length.
+
+        Args:
+            waveforms: float32 (samples,) each, 16 kHz, within the model's limits.
+        """
+        import torch
+        from sonar.inference_pipelines.utils import extract_sequence_batch
+
+        with torch.inference_mode():
+            features = [self._features(torch.tensor(waveform)) for waveform in waveforms]
+            batch = extract_sequence_batch(self._collate(features), self._device)
+            return _as_float32(self.pipeline.model(*batch).sentence_embeddings)
+
+    def _features(self, waveform: Any) -> Any:
+        given = {"waveform": waveform[:, None], "sample_rate": float(SAMPLE_RATE_HZ)}
+        return self.pipeline.convert_to_fbank(given)["fbank"]
+
+
+class SonarText:
+    """SONAR's text encoder, every language of its tokenizer; loaded when the first sentence is embedded.
+
+    Args:
+        card: the asset card of the encoder, which names its tokenizer too.
+        device: as for `SonarSpeech`.
+        dtype: as for `SonarSpeech`.
+        max_batch_tokens: tokens in a batch, padding included.
+        model_dir: as for `SonarSpeech`.
+    """
+
+    name = "sonar-text"
+
+    def __init__(
+        self,
+        card: str = TEXT_CARD,
+        *,
+        device: str = "auto",
+        dtype: Precision = "auto",
+        max_batch_tokens: int = 8_192,
+        model_dir: Path | None = None,
+    ) -> None:
+        self.card = card
+        self._max_batch_tokens = max_batch_tokens
+        self._device, self._dtype = device, dtype
+        self._assets = _AssetCards(model_dir)
+
+    @cached_property
+    def codes(self) -> Mapping[str, str]:
+        """ISO 639-3 -> the tokenizer's code, read from its card: no weights are needed."""
+        return MappingProxyType(text_languages(self._assets.tokenizer_languages(self.card)))
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """ISO 639-3 codes it knows."""
+        return frozenset(self.codes)
+
+    @cached_property
+    def dimension(self) -> int:
+        """Length of a vector, read from the card: no weights are needed."""
+        return int(self._assets.text_config(self.card).model_dim)
+
+    @property
+    def version(self) -> str:
+        """Our code's version, the card, its checkpoint and its tokenizer."""
+        identities = [self._assets.identity(self.card, field) for field in ("checkpoint", "tokenizer")]
+        return f"sonar-text-{CODE_VERSION}+{self.card}:" + ":".join(identities)
+
+    def embed(self, items: Sequence[Sentence], *, progress: Progress = silent) -> Embedded:
+        """Embed sentences; those that are empty, of unknown pieces only, or too long are rejected with a reason.
+
+        SONAR's own pipeline cuts a text at its 514 tokens and warns; a cut sentence is no translation of a whole
+        one, so it is rejected here.
+
+        Raises:
+            EncoderError: a sentence of a language the tokenizer does not know, or weights that are missing.
+        """
+        for language in {sentence.language for sentence in items}:
+            self._code(language)
+        if not items:
+            return _Work(0, self.dimension, {}, progress).embedded()
+        tokens = [self.load().tokens(sentence.text, self._code(sentence.language)) for sentence in items]
+        refusals = {item: reason for item, given in enumerate(tokens) if (reason := self.load().refusal(given))}
+        work = _Work(len(items), self.dimension, refusals, progress)
+        kept = work.kept
+        for batch in length_batches([len(tokens[item]) for item in kept], self._max_batch_tokens):
+            chosen = kept[batch]
+            work.put(chosen, self.load().vectors([tokens[item] for item in chosen]))
+        return work.embedded()
+
+    def load(self) -> LoadedText:
+        """The model on its device, loaded at the first call.
+
+        Raises:
+            EncoderError: the weights or the tokenizer are missing, damaged or not of this architecture.
+        """
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> LoadedText:
+        device, dtype = _placement(self._device, self._dtype)
+        tokenizer = self._assets.load_tokenizer(self.card)
+        return LoadedText(self._assets.load_model(self.card, device, dtype), tokenizer, device)
+
+    def _code(self, language: str) -> str:
+        try:
+            return self.codes[language]
+        except KeyError:
+            raise EncoderError(
+                f"The language {language!r} given to the text encoder {self.card}.",
+                expected=f"one of its {len(self.codes)} ISO 639-3 codes",
+                fix="give the ISO 639-3 code of the sentence, such as 'deu', or leave the language out",
+            ) from None
+
+
+class LoadedText:
+    """The text model on its device with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: Any) -> None:
+        from fairseq2.data.data_pipeline import Collater
+        from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline
+
+        self.pipeline: Any = TextToEmbeddingModelPipeline(model, tokenizer, device=device)
+        self._vocabulary = tokenizer.vocab_info
+        self._collate = Collater(pad_value=self._vocabulary.pad_idx)
+        self._device = device
+        self._encode: dict[str, Callable[[str], Any]] = {}
+        self._decode: Callable[[Any], str] = tokenizer.create_decoder()
+
+    @cached_property
+    def longest_tokens(self) -> int:
+        """The longest sentence, in tokens, its language mark and end included."""
+        return int(self.pipeline.model.encoder_frontend.pos_encoder.max_seq_len)
+
+    def tokens(self, text: str, code: str) -> Any:
+        """Tokenize as SONAR does: a language mark, the pieces, an end; an int64 tensor (tokens,)."""
+        if code not in self._encode:
+            self._encode[code] = self.pipeline.tokenizer.create_encoder(lang=code)
+        return self._encode[code](text)
+
+    def refusal(self, tokens: Any) -> Refusal | None:
+        """Why these tokens cannot be embedded, if they cannot."""
+        pieces = tokens[1:-1]
+        known = pieces[pieces != self._vocabulary.unk_idx]
+        if not len(known) or not self._decode(known).strip():  # the space before a word is a known piece too
+            return "no_content", f"{len(pieces)} pieces, of which the tokenizer knows no letter"
+        if len(tokens) > self.longest_tokens:
+            return "too_long", f"{len(tokens)} tokens, the encoder takes {self.longest_tokens}"
+        return None
+
+    def vectors(self, tokens: Sequence[Any]) -> Vectors:
+        """Embed tokenized sentences as one batch, as `TextToEmbeddingModelPipeline.predict` would: float32 (n, d)."""
+        import torch
+        from sonar.inference_pipelines.utils import extract_sequence_batch
+
+        with torch.inference_mode():
+            batch = extract_sequence_batch(self._collate(list(tokens)), self._device)
+            return _as_float32(self.pipeline.model(*batch).sentence_embeddings)
+
+
+class _Work:
+    """The rows of one call: filled batch by batch, handed back without what was rejected."""
+
+    def __init__(self, count: int, dimension: int, refusals: Mapping[int, Refusal], progress: Progress) -> None:
+        self._rows = np.zeros((count, dimension), dtype=np.float16)
+        self._refusals = dict(refusals)
+        self._progress, self._done = progress, len(refusals)
+        if count:
+            progress(self._done, count)
+
+    @property
+    def kept(self) -> npt.NDArray[np.int64]:
+        """Positions not rejected so far, increasing."""
+        return np.array([item for item in range(len(self._rows)) if item not in self._refusals], dtype=np.int64)
+
+    def by_language(self, languages: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+        """Positions not rejected so far, apart by language."""
+        kept = self.kept
+        named = np.array([languages[item] for item in kept], dtype=object)
+        return {language: kept[named == language] for language in dict.fromkeys(named)}
+
+    def put(self, items: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        """Store the unit rows of a batch; a row that is not a number, or zero, becomes a rejection."""
+        norms = np.linalg.norm(vectors, axis=1)
+        usable = np.isfinite(norms) & (norms > 0)
+        self._rows[items[usable]] = vectors[usable] / norms[usable, None]
+        for item in items[~usable]:
+            self._refusals[int(item)] = ("not_a_number", "the encoder's own output is not a direction")
+        self._done += len(items)
+        self._progress(self._done, len(self._rows))
+
+    def embedded(self) -> Embedded:
+        kept = self.kept
+        rejected = tuple(Rejected(item, *self._refusals[item]) for item in sorted(self._refusals))
+        return Embedded(self._rows[kept], kept, rejected)
+
+
+class _AssetCards:
+    """fairseq2's asset store, with a directory of one's own on top: cards, files and the models they describe."""
+
+    def __init__(self, model_dir: Path | None) -> None:
+        self._model_dir = model_dir or default_model_dir()
+
+    @cached_property
+    def store(self) -> Any:
+        """Published cards, those of `FAIRSEQ2_USER_ASSET_DIR`, and those of the model directory."""
+        resolver = _fairseq2()
+        from fairseq2.assets import AssetMetadataError, FileAssetMetadataLoader, StandardAssetStore
+
+        providers = list(_published_cards())
+        try:
+            if self._model_dir and f"path:{self._model_dir.resolve()}" not in {given.source for given in providers}:
+                providers.append(resolver.resolve(FileAssetMetadataLoader).load(self._existing(self._model_dir)))
+            return StandardAssetStore(providers)
+        except AssetMetadataError as error:
+            raise EncoderError(
+                f"The cards in {self._model_dir} cannot be used: {error}",
+                fix="give each card one name; one that replaces a published card is called `<card>@user`",
+            ) from error
+
+    @staticmethod
+    def _existing(directory: Path) -> Path:
+        if not directory.is_dir():
+            raise EncoderError(
+                f"The model directory {directory} does not exist.", fix="create it, or correct S2S_MODEL_DIR"
+            )
+        return directory.resolve()
+
+    def card(self, name: str) -> Any:
+        from_store = self.store.maybe_retrieve_card(name)
+        if from_store is None:
+            raise EncoderError(
+                f"There is no asset card called {name}.",
+                expected="a card of sonar-space, or one of your own",
+                cause="SONAR publishes no encoder for this language, or the model directory was not given",
+                fix=f"put a .yaml file with `name: {name}` into the model directory and name it in S2S_MODEL_DIR",
+            )
+        restrict = from_store.maybe_get_field("restrict")
+        if restrict is not None and restrict.value is not True:
+            raise EncoderError(
+                f"The card {name} asks for its checkpoint to be unpickled without restriction.",
+                expected="tensors only, as `torch.load(weights_only=True)` reads them",
+                cause="`restrict: false` in the card",
+                fix="save the state dict of the model alone, and remove the line",
+            )
+        return from_store
+
+    def weights(self, name: str, field: str = "checkpoint") -> Weights:
+        card = self.card(name)
+        named = card.maybe_get_field(field)
+        if named is None:
+            raise EncoderError(f"The card {name} names no {field}.", fix=f"add `{field}: <file>` to the card")
+        uri = named.as_uri()
+        return Weights(name, str(uri), self._on_this_machine(uri))
+
+    @staticmethod
+    def _on_this_machine(uri: Any) -> Path | None:
+        from fairseq2.assets import AssetDownloadError, AssetDownloadManager
+
+        try:
+            path: Path = _fairseq2().resolve(AssetDownloadManager).download_model(uri, local_only=True)
+        except AssetDownloadError:
+            return None
+        return path if path.exists() else None
+
+    def identity(self, name: str, field: str = "checkpoint") -> str:
+        """What tells one checkpoint from another: a published one's address, the SHA-256 of a local one.
+
+        A published address always holds the same file (SONAR's carry their version), and needs no weights here.
+        """
+        weights = self.weights(name, field)
+        if not weights.uri.startswith("file:"):
+            return weights.uri
+        if weights.path is None:
+            raise _missing(weights, field, "the file that the card names does not exist")
+        about = weights.path.stat()
+        return "sha256-" + _sha256(weights.path, about.st_size, about.st_mtime_ns)
+
+    def speech_config(self, name: str) -> Any:
+        _fairseq2()
+        from sonar.models.sonar_speech import get_sonar_speech_encoder_hub
+
+        return self._read(name, lambda card: get_sonar_speech_encoder_hub().get_model_config(card))
+
+    def text_config(self, name: str) -> Any:
+        _fairseq2()
+        from sonar.models.sonar_text import get_sonar_text_encoder_hub
+
+        return self._read(name, lambda card: get_sonar_text_encoder_hub().get_model_config(card))
+
+    def tokenizer_languages(self, name: str) -> list[str]:
+        _fairseq2()
+        from fairseq2.models.nllb import get_nllb_tokenizer_hub
+
+        return self._read(name, lambda card: list(get_nllb_tokenizer_hub().get_tokenizer_config(card).langs))
+
+    def load_model(self, name: str, device: Any, dtype: Any) -> Any:
+        _fairseq2()
+        from fairseq2.models import load_model
+
+        return self._load(name, "checkpoint", lambda card: load_model(card, device=device, dtype=dtype))
+
+    def load_tokenizer(self, name: str) -> Any:
+        _fairseq2()
+        from fairseq2.data.tokenizers import load_tokenizer
+
+        return self._load(name, "tokenizer", load_tokenizer)
+
+    def _read(self, name: str, read: Callable[[Any], _Item]) -> _Item:
+        from fairseq2.assets import AssetCardError
+
+        card = self.card(name)
+        try:
+            return read(card)
+        except AssetCardError as error:
+            raise EncoderError(f"The card {name} cannot be used: {error}", fix="correct the card") from error
+
+    def _load(self, name: str, field: str, load: Callable[[Any], _Item]) -> _Item:
+        from fairseq2.assets import AssetCardError, AssetDownloadError
+
+        card, weights = self.card(name), self.weights(name, field)
+        if weights.path is None and weights.uri.startswith("file:"):
+            raise _missing(weights, field, "the file that the card names does not exist")
+        try:
+            return load(card)
+        except AssetDownloadError as error:
+            raise _missing(weights, field, f"no network ({error.__cause__ or error})") from error
+        except (AssetCardError, ValueError, OSError) as error:
+            raise EncoderError(
+                f"The {field} of the card {name}, {weights.path or weights.uri}, cannot be loaded: {error}",
+                expected="tensors of the architecture that the card names, and nothing else",
+                cause="a download that was cut short, a checkpoint of another architecture, or a pickle of more than "
+                "tensors, which is refused",
+                fix="fetch the file again, or save the state dict of the model alone",
+            ) from error
+
+
+def _fairseq2() -> Any:
+    """fairseq2's resolver. soundfile goes first: the libsndfile in its wheel satisfies fairseq2's loader."""
+    with warnings.catch_warnings():
+        # fairseq2 0.8.1 warns about its own composition/models.py the first time it is set up.
+        warnings.filterwarnings("ignore", message="`hg_exporter` is deprecated", category=DeprecationWarning)
+        try:
+            import soundfile  # noqa: F401
+            from fairseq2.runtime.dependency import get_dependency_resolver
+
+            return get_dependency_resolver()
+        except (ImportError, OSError) as error:
+            raise EncoderError(
+                f"SONAR's libraries cannot be loaded: {error}",
+                cause="sonar-space or fairseq2 is not installed, or was built for another PyTorch",
+                fix="install the versions this project pins, and run `s2s doctor`",
+            ) from error
+
+
+@lru_cache(maxsize=1)
+def _published_cards() -> tuple[Any, ...]:
+    """The cards that fairseq2 itself finds, read once in a process, as fairseq2 does: their YAML takes 1 s to parse."""
+    from fairseq2.assets import AssetMetadataSource
+
+    sources = _fairseq2().collection.resolve(AssetMetadataSource)
+    return tuple(provider for source in sources for provider in source.load())
+
+
+def _placement(device: str, dtype: Precision) -> tuple[Any, Any]:
+    """The torch device and dtype meant by a setting."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    placed = torch.device(device)
+    if placed.type == "cpu" and dtype == "float16":
+        raise EncoderError("SONAR in float16 on the CPU.", expected="float32 there", fix='set dtype to "auto"')
+    half = dtype == "float16" or (dtype == "auto" and placed.type == "cuda")
+    return placed, torch.float16 if half else torch.float32
+
+
+def _missing(weights: Weights, field: str, cause: str) -> EncoderError:
+    return EncoderError(
+        f"The {field} of the card {weights.card} is not on this machine: {weights.file} ({weights.uri}).",
+        cause=cause,
+        fix=f"either run once on a connected machine, where fairseq2 downloads it, and copy its cache "
+        f"(FAIRSEQ2_CACHE_DIR, by default ~/.cache/fairseq2/assets) here; or put the file into a model directory "
+        f"beside a .yaml card with the lines `name: {weights.card}@user` and `{field}: {weights.file}`, and name that "
+        f"directory in S2S_MODEL_DIR",
+    )
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
+    """Digest of a file, read again only when its size or time changes: 2.6 GB take some 5 s."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _as_float32(vectors: Any) -> Vectors:
+    rows: Vectors = vectors.float().cpu().numpy()
+    return rows
+
+
+def _macrolanguage(language: str) -> str | None:
+    """The macrolanguage whose dominant member this is, ISO 639-3, if it is one."""
+    try:
+        broader = langcodes.Language.get(language).prefer_macrolanguage().to_alpha3()
+    except LookupError:
+        return None
+    return broader if broader != language else None

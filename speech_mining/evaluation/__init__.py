@@ -1,0 +1,1 @@
+"""Retrieval and comparison with a known truth."""

@@ -1,0 +1,122 @@
+"""What a matrix of embeddings must be before it is searched: finite, no zero row, rows of unit length.
+
+Nothing is searched here, and no file is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from speech_mining.errors import EmbeddingError
+
+Matrix: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+
+UNIT_TOLERANCE = 5e-3
+"""How far a row's length may be from 1: fp16 rounding moves it by at most 2^-11, a tenth of this."""
+CHUNK_VALUES = 1 << 21
+"""Values looked at together, so that a memory map is never read whole."""
+NAMED_ROWS = 5
+"""Bad rows an error names before it only counts them."""
+
+
+def normalise(matrix: npt.NDArray[Any], name: str = "The matrix") -> npt.NDArray[np.float32]:
+    """Divide each row by its length; the input is left as it is.
+
+    Rows are first divided by their largest magnitude, so lengths that overflow or vanish in float64 do neither.
+
+    Args:
+        matrix: floating point (n, d), an array or a memory map.
+        name: what the matrix is called in errors.
+
+    Returns:
+        float32 (n, d), rows of unit length to float32's precision.
+
+    Raises:
+        EmbeddingError: not a floating matrix, a row with NaN or infinity, a zero row.
+    """
+    _check_form(matrix, name, (np.float16, np.float32, np.float64))
+    unit = np.empty(matrix.shape, np.float32)
+    largest = _largest_magnitudes(matrix)
+    _refuse_rows(np.flatnonzero(~np.isfinite(largest)), len(matrix), name, "hold NaN or infinity")
+    _refuse_rows(np.flatnonzero(largest == 0), len(matrix), name, "are zero")
+    for part in _chunks(matrix):
+        scaled = matrix[part].astype(np.float64) / largest[part, None]
+        unit[part] = scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+    return unit
+
+
+def check_unit_rows(matrix: npt.NDArray[Any], name: str) -> None:
+    """Refuse a matrix that the engines cannot search.
+
+    Args:
+        matrix: float16 or float32 (n, d) with unit rows.
+        name: what the matrix is called in errors.
+
+    Raises:
+        EmbeddingError: not such a matrix; the rows at fault are named.
+    """
+    _check_form(matrix, name, (np.float16, np.float32))
+    lengths = np.empty(len(matrix), np.float64)
+    for part in _chunks(matrix):
+        wide = matrix[part].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths[part] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
+    if len(bad):
+        _refuse_lengths(bad, lengths, _largest_magnitudes(matrix), name)
+
+
+def _refuse_lengths(
+    bad: npt.NDArray[np.intp], lengths: npt.NDArray[np.float64], largest: npt.NDArray[np.float64], name: str
+) -> None:
+    _refuse_rows(bad[~np.isfinite(largest[bad])], len(lengths), name, "hold NaN or infinity")
+    _refuse_rows(bad[largest[bad] == 0], len(lengths), name, "are zero")
+    raise EmbeddingError(
+        f"{name} has {len(bad)} of {len(lengths)} rows that are not of unit length "
+        f"({_listed(bad)}; row {bad[0]} has length {lengths[bad[0]]:.4g}).",
+        expected=f"lengths within {UNIT_TOLERANCE} of 1, since the inner product is taken as the cosine",
+        cause="the embeddings were not normalised",
+        fix="pass them through speech_mining.knn.vectors.normalise",
+    )
+
+
+def _check_form(matrix: npt.NDArray[Any], name: str, dtypes: tuple[Any, ...]) -> None:
+    if matrix.ndim != 2 or matrix.dtype not in dtypes:
+        raise EmbeddingError(
+            f"{name} is {matrix.dtype} with shape {matrix.shape}.",
+            expected=f"two dimensions (rows, dimension) of {' or '.join(np.dtype(dtype).name for dtype in dtypes)}",
+            cause="this is not a matrix with one embedding a row",
+        )
+    if matrix.shape[1] == 0:
+        raise EmbeddingError(f"{name} has rows of dimension 0.", expected="at least one value a row")
+
+
+def _largest_magnitudes(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    largest = np.empty(len(matrix), np.float64)
+    for part in _chunks(matrix):
+        largest[part] = np.abs(matrix[part]).max(axis=1)
+    return largest
+
+
+def _chunks(matrix: npt.NDArray[Any]) -> Iterator[slice]:
+    step = max(1, CHUNK_VALUES // matrix.shape[1])
+    return (slice(first, first + step) for first in range(0, len(matrix), step))
+
+
+def _refuse_rows(bad: npt.NDArray[np.intp], count: int, name: str, what: str) -> None:
+    if len(bad):
+        raise EmbeddingError(
+            f"{name} has {len(bad)} of {count} rows that {what}: {_listed(bad)}.",
+            expected="finite rows with at least one value that is not zero",
+            cause="silent or too long input reached the encoder, or the file is damaged",
+            fix="leave those rows out, and keep the list of rows that stayed",
+        )
+
+
+def _listed(bad: npt.NDArray[np.intp]) -> str:
+    shown = ", ".join(str(row) for row in bad[:NAMED_ROWS])
+    return f"rows {shown}" + (", …" if len(bad) > NAMED_ROWS else "")

@@ -1,0 +1,1 @@
+"""Margins, strategies, and the selection of pairs."""

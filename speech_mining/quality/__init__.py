@@ -1,0 +1,1 @@
+"""What a corpus is worth, told in hours."""

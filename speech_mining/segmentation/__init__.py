@@ -1,0 +1,1 @@
+"""Segments: voice activity, silences, and every candidate span between two silences."""
