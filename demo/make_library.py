@@ -70,7 +70,7 @@ TRUTH: Mapping[str, pl.DataType] = {
 _PAUSE_S = (0.45, 1.0)
 _LEAD_S = (0.5, 0.9)
 _NOISE_DBFS = (-65.0, -60.0)
-_TIME = "2026-01-01"
+_DATE = "2026-01-01"
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _tags(book: Book, section: Section) -> dict[str, str]:
         "title": f"{section.number:02d} - {section.title}",
         "album": book.title,
         "artist": NARRATORS[section.language].name,
-        "date": _TIME,
+        "date": _DATE,
     }
 
 

@@ -31,7 +31,8 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             EncoderError: the weights are missing, or the encoder was not trained for the language.
         """
-        encoder = _load(self.by_language.get(language, self.default), language, self.model_dir, self.device)
+        chosen = self.by_language.get(language, self.default)
+        encoder = _sonar(language, self.model_dir, self.device) if chosen == SONAR else _student(chosen)
         if language not in encoder.languages:
             raise EncoderError(
                 f"The encoder {encoder.name} does not know the language {language}.",
@@ -43,11 +44,14 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 @lru_cache(maxsize=8)
-def _load(chosen: str, language: str, model_dir: str, device: str) -> SpeechEncoder:
-    if chosen == SONAR:
-        from speech_mining.encoders.sonar import SonarSpeech
+def _sonar(language: str, model_dir: str, device: str) -> SpeechEncoder:
+    from speech_mining.encoders.sonar import SonarSpeech
 
-        return SonarSpeech(language, device=device, model_dir=Path(model_dir) if model_dir else None)
+    return SonarSpeech(language, device=device, model_dir=Path(model_dir) if model_dir else None)
+
+
+@lru_cache(maxsize=8)
+def _student(chosen: str) -> SpeechEncoder:
     from speech_mining.encoders.student import Student
 
     return Student.load(None if chosen == MINIATURE else Path(chosen))

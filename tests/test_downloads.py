@@ -196,6 +196,14 @@ def test_a_server_that_ignores_ranges_starts_again_and_the_bytes_are_right(
     assert got.path.read_bytes() == SOUND and got.resumed_from == 0 and sent(server) == len(SOUND) + 100_000
 
 
+def test_what_an_earlier_run_left_is_not_counted_where_the_server_starts_again(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.mp3.part").write_bytes(SOUND[:100_000])
+    got = fetch(server, server.at("/a.mp3", Answer(SOUND, ranges=False)), tmp_path / "a.mp3")
+    assert got == Downloaded(tmp_path / "a.mp3", len(SOUND), SHA256, 0, 1) and sent(server) == len(SOUND)
+
+
 def test_a_server_that_ignores_ranges_and_is_always_cut_is_not_asked_for_ever(
     server: FaultyServer, tmp_path: Path
 ) -> None:
@@ -206,7 +214,7 @@ def test_a_server_that_ignores_ranges_and_is_always_cut_is_not_asked_for_ever(
 
 
 def test_a_206_that_goes_on_elsewhere_is_not_spliced(server: FaultyServer, tmp_path: Path) -> None:
-    wrong = Answer(SOUND[50:], status=206, headers={"Content-Range": f"bytes 50-{len(SOUND) - 1}/{len(SOUND)}"})
+    wrong = Answer(SOUND[5000:], status=206, headers={"Content-Range": f"bytes 5000-{len(SOUND) - 1}/{len(SOUND)}"})
     url = server.at("/a.mp3", Answer(SOUND, cut_after=1000), wrong, Answer(SOUND))
     assert fetch(server, url, tmp_path / "a.mp3", None).path.read_bytes() == SOUND
 
@@ -221,6 +229,11 @@ def test_a_file_that_changed_between_two_answers_is_fetched_from_the_start(
 ) -> None:
     url = server.at("/a.mp3", Answer(b"old" * 50_000, cut_after=1000), Answer(SOUND))
     assert fetch(server, url, tmp_path / "a.mp3", None).path.read_bytes() == SOUND
+
+
+def test_a_file_that_shrank_between_two_answers_is_fetched_from_the_start(server: FaultyServer, tmp_path: Path) -> None:
+    url = server.at("/a.mp3", Answer(b"old" * 50_000, cut_after=1000), Answer(SOUND[:500]))
+    assert fetch(server, url, tmp_path / "a.mp3", None).path.read_bytes() == SOUND[:500]
 
 
 def test_a_server_that_gives_less_than_the_asked_range_is_asked_on(server: FaultyServer, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_type_follows_the_size() -> None:
     assert choose_factory(5_000_000) == "IVF16384,SQfp16"
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IDMap2,Flat", "IDMap,Flat", "IVF8,SQfp16", "OPQ8,IVF8,PQ8x4"])
+@pytest.mark.parametrize("factory", ["Flat", "IDMap2,Flat", "IDMap,Flat", "IVF8,SQfp16", "PCAR16,IVF8,PQ8x4"])
 def test_an_explicit_factory_string_is_taken_and_its_ids_are_ours(factory: str) -> None:
     base, ids = vectors(400), ids_of(400)
 

@@ -77,6 +77,13 @@ def test_the_score_is_the_first_column_and_the_header_says_so(tmp_path: Path) ->
     assert {len(line.split("\t")) for line in lines} == {len(CORPUS)}
 
 
+def test_tabs_and_line_breaks_in_a_title_break_no_line(tmp_path: Path) -> None:
+    write_manifest(corpus(1.2).with_columns(source_title=pl.lit("a\tb\r\nc\\d")), tmp_path / "m.tsv.gz")
+    header, row = gzip.decompress((tmp_path / "m.tsv.gz").read_bytes()).decode().splitlines()
+    cells = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    assert cells["source_title"] == r"a\tb\r\nc\\d"
+
+
 def test_equal_corpora_give_equal_bytes_wherever_and_in_whatever_order(tmp_path: Path) -> None:
     frame = corpus(1.3, 1.2, 1.2, 1.1)
     write_manifest(frame, tmp_path / "a.tsv.gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import subprocess
 import sys
@@ -333,6 +334,18 @@ def test_pictures_are_small_and_their_bytes_do_not_change() -> None:
 def test_the_threshold_in_force_is_drawn() -> None:
     scores = np.linspace(1.0, 1.2, 50)
     assert plots.plot_scores(scores, 1.06) != plots.plot_scores(scores, 1.07)
+
+
+def test_less_than_an_hour_is_drawn_in_minutes() -> None:
+    from matplotlib import image
+
+    falling = {name: np.linspace(0.9, 0.1, 21) for name in HOURS if name.endswith("_h")}
+    few = pl.DataFrame({"threshold": thresholds_between(), **falling})
+    many = few.with_columns(pl.selectors.ends_with("_h") * 60)
+    minutes, hours = (image.imread(io.BytesIO(plots.plot_hours(table, 1.06))) for table in (few, many))
+    name_of_axis = 25  # pixels from the left; beyond, sixty times the hours look the same
+    assert np.array_equal(minutes[:, name_of_axis:], hours[:, name_of_axis:])
+    assert not np.array_equal(minutes[:, :name_of_axis], hours[:, :name_of_axis])
 
 
 def test_a_markdown_image_carries_the_png() -> None:

@@ -156,10 +156,8 @@ def test_sound_whose_frames_are_all_alike_gives_a_rejection_and_no_nan(german: S
     period = np.sign(np.sin(2 * np.pi * np.arange(160) / 160 + 0.01)).astype(np.float32) * np.float32(0.5)
     square = np.tile(period, 100)
     embedded = german.embed([SpeechSpan(square, 0, square.size, "deu")])
-    rejected = [given.reason for given in embedded.rejected]
-    assert (embedded.vectors.shape == (0, DIMENSION) and rejected == ["not_a_number"]) or (
-        np.isfinite(embedded.vectors).all() and not rejected
-    )
+    assert embedded.vectors.shape == (0, DIMENSION)
+    assert [given.reason for given in embedded.rejected] == ["not_a_number"]
 
 
 def test_no_spans_give_no_rows_of_the_right_width(german: SonarSpeech, text: SonarText) -> None:

@@ -1,4 +1,4 @@
-"""A closed miniature world in four languages: its words, its sentences and the voices that speak them.
+"""A closed miniature world in four languages: its words, its sentences, its books and the voices that read them.
 
-Only what makes text and speech belongs here. Which sentences become audiobooks is decided by `demo.make_library`.
+What is told, and how it would be catalogued, belongs here; recordings and files are `demo.make_library`.
 """

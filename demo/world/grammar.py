@@ -233,9 +233,8 @@ def _prepositional(phrase: PrepositionalPhrase, language: Language) -> str:
 
 
 def _and(language: Language, words: str) -> str:
-    """`and` before `words`; Spanish says `e` before the sound i."""
-    told = CONJUNCTIONS["c:and"].forms[language]
-    return ("e" if language == "spa" and words.startswith(("i", "hi", "í")) else told) + " " + words
+    # Spanish `e` for `y` is not needed: nothing that can follow here begins with the sound i
+    return f"{CONJUNCTIONS['c:and'].forms[language]} {words}"
 
 
 # Clauses

@@ -383,13 +383,6 @@ while|während|pendant que|mientras
 
 _NAMES = "Anna Peter Maria Thomas Clara Martin Laura Daniel Sofia Victor Emma Oscar"
 
-# Words that carry no concept: articles, the copula, and what is left of contractions.
-FUNCTION_WORDS: Mapping[Language, frozenset[str]] = {
-    "deu": frozenset("der die das den dem ein eine einen einem einer war".split()),
-    "eng": frozenset("the a an to was".split()),
-    "fra": frozenset("le la l un une à au était d".split()),
-    "spa": frozenset("el la un una a al era estaba".split()),
-}
 _IRREGULAR_PLURAL_SPA = {"joven": "jóvenes", "débil": "débiles"}
 
 
@@ -563,8 +556,6 @@ def _fixed_forms(phrase: Phrase, language: Language) -> tuple[str, ...]:
         return form, form[:-1] + "'"
     if language == "spa" and form.endswith(" de"):
         return form, form + "l"
-    if language == "spa" and form == "y":
-        return form, "e"
     return (form,)
 
 

@@ -114,15 +114,15 @@ def text_languages(codes: Iterable[str]) -> dict[str, str]:
 class SonarSpeech:
     """SONAR's speech encoders, one card a language; a model is loaded when its first span is embedded.
 
-    A model has some 600 million parameters, 1.3 GB in fp16, and stays loaded. For lineage take one encoder a
+    A model stays loaded once used (wav2vec-BERT of 600 million parameters and a pooler). For lineage take one encoder a
     language: the version names every card of the mapping.
 
     Args:
         languages: one ISO 639-3 code, or a mapping from ISO 639-3 to the name of an asset card.
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1".
         dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
-        max_batch_seconds: audio in a batch, padding included. Attention's memory grows with it; 240 s of 20 s
-            segments hold about 1.5 GB of activations in float32.
+        max_batch_seconds: audio in a batch, padding included. Memory grows with it: lower it where a
+            batch does not fit.
         model_dir: directory of asset cards of one's own; None reads `S2S_MODEL_DIR`.
     """
 
@@ -339,7 +339,7 @@ class SonarText:
     def embed(self, items: Sequence[Sentence], *, progress: Progress = silent) -> Embedded:
         """Embed sentences; those that are empty, of unknown pieces only, or too long are rejected with a reason.
 
-        SONAR's own pipeline cuts a text at its 514 tokens and warns; a cut sentence is no translation of a whole
+        SONAR's own pipeline cuts a text at its longest length and warns; a cut sentence is no translation of a whole
         one, so it is rejected here.
 
         Raises:
@@ -625,7 +625,7 @@ def _fairseq2() -> Any:
 
 @lru_cache(maxsize=1)
 def _published_cards() -> tuple[Any, ...]:
-    """The cards that fairseq2 itself finds, read once in a process, as fairseq2 does: their YAML takes 1 s to parse."""
+    """The cards that fairseq2 itself finds, read once in a process, as fairseq2 does: parsing their YAML took 0.5 s."""
     from fairseq2.assets import AssetMetadataSource
 
     sources = _fairseq2().collection.resolve(AssetMetadataSource)
@@ -658,7 +658,7 @@ def _missing(weights: Weights, field: str, cause: str) -> EncoderError:
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, modified_ns: int) -> str:
-    """Digest of a file, read again only when its size or time changes: 2.6 GB take some 5 s."""
+    """Digest of a file, read again only when its size or time changes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

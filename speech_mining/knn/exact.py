@@ -146,14 +146,14 @@ class _Tally:
 
 def _one_pass(search: Search, pool: ThreadPoolExecutor) -> tuple[RoughLists, RoughLists]:
     """Multiply every block once; a thread owns the columns it works on and borrows rows by a lock."""
+    from speech_mining.knn.fold import fold  # not in the threads: numba is not safe to import from two at once
+
     forward, backward = _empty_lists(search)
     bands = _bands(len(search.source), search.tiles.rows, 1)
     locks = [threading.Lock() for _ in bands]
     tally = _Tally(len(search.source) * len(search.target), search.progress)
 
     def fold_column(number: int, columns: slice) -> None:
-        from speech_mining.knn.fold import fold
-
         right = widened(search.target[columns])
         column_lists = (backward.products[columns], backward.rows[columns], backward.products[columns, -1].copy())
         # threads start at different bands, so that they seldom want the same rows

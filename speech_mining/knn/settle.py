@@ -8,7 +8,7 @@ more than the error bound: no row outside the list can then reach it. The others
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -70,13 +70,15 @@ def settle(
     Returns:
         int64 (n, k) rows, float32 (n, k) cosines, and how many queries had to be searched again.
     """
+    from speech_mining.knn import fold  # not in the threads: numba is not safe to import from two at once
+
     side = _Side(
         queries, raw(base), lists, np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     )
-    for _ in pool.map(lambda part: _rescore(side, part), _parts(len(queries))):
+    for _ in pool.map(lambda part: _rescore(side, part, fold.rescore), _parts(len(queries))):
         pass
     doubtful = _uncertified(side, k)
-    for _ in pool.map(lambda part: _search_again(side, doubtful[part]), _parts(len(doubtful))):
+    for _ in pool.map(lambda part: _search_again(side, doubtful[part], fold.refine), _parts(len(doubtful))):
         pass
     return side.rows, side.cosines, len(doubtful)
 
@@ -93,9 +95,7 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(first, first + QUERIES) for first in range(0, count, QUERIES))
 
 
-def _rescore(side: _Side, part: slice) -> None:
-    from speech_mining.knn.fold import rescore
-
+def _rescore(side: _Side, part: slice, rescore: Callable[..., None]) -> None:
     rescore(raw(side.queries[part]), side.base, side.lists.rows[part], side.cosines[part], side.rows[part])
 
 
@@ -107,10 +107,8 @@ def _uncertified(side: _Side, k: int) -> npt.NDArray[np.intp]:
     return np.flatnonzero(~(side.cosines[:, k - 1] > reach))
 
 
-def _search_again(side: _Side, doubtful: npt.NDArray[np.intp]) -> None:
+def _search_again(side: _Side, doubtful: npt.NDArray[np.intp], refine: Callable[..., None]) -> None:
     """Go through the whole base; the k-th cosine already found tells how little needs an exact product."""
-    from speech_mining.knn.fold import refine
-
     own = side.queries[doubtful]
     wide = widened(own)
     floor = (side.cosines[doubtful, -1] - product_error(own.shape[1])).astype(np.float32)

@@ -6,7 +6,7 @@ What belongs here is counting over partitions; hours and comparisons are made in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +127,7 @@ def _as_dict(pair: PairSummary) -> dict[str, Any]:
         "threshold": pair.threshold,
         "source_hours": round(pair.source_hours, 4),
         "target_hours": round(pair.target_hours, 4),
-        "hours": {f"{row.pop('threshold'):.2f}": row for row in pair.hours.to_dicts()},
+        "hours": {f"{row['threshold']:.2f}": _three_ways(row) for row in pair.hours.to_dicts()},
     }
     if pair.comparison:
         told |= {
@@ -137,3 +137,10 @@ def _as_dict(pair: PairSummary) -> dict[str, Any]:
             "truths": pair.comparison.truths,
         }
     return told
+
+
+def _three_ways(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Hours at one threshold: sum, union and post-processed, each for both sides."""
+    ways = {"sum": "sum", "union": "union", "post_processed": "postprocessed"}
+    hours = {way: {side: row[f"{side}_{name}_h"] for side in ("source", "target")} for way, name in ways.items()}
+    return {"pairs": row["pairs"], **hours}

@@ -354,7 +354,7 @@ class PoliteClient:
             return None
 
     def _require_size(self, response: httpx.Response, size: int, most_bytes: int) -> None:
-        if size > 2 * most_bytes + 10**12:
+        if size > most_bytes:
             raise DownloadError(
                 f"{response.url} is {size} bytes or more.",
                 reason="too_large",

@@ -1,0 +1,1 @@
+"""Measurements against named peers, each run by `python -m benchmarks.<name>`."""

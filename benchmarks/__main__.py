@@ -1,0 +1,19 @@
+"""`make bench`: every benchmark, one after the other, at sizes that a laptop finishes in minutes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = ("benchmarks.knn", "benchmarks.audio")
+
+
+def main() -> None:
+    """Run each in a process of its own, so that one's threads and caches do not flatter the next."""
+    for name in BENCHMARKS:
+        print(f"\n=== {name} ===", flush=True)
+        subprocess.run([sys.executable, "-m", name], check=True)
+
+
+if __name__ == "__main__":
+    main()

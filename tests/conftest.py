@@ -1,0 +1,9 @@
+"""What every test shares: an environment in which no setting of the person at the keyboard is in force."""
+
+from __future__ import annotations
+
+import os
+
+for name in [name for name in os.environ if name.startswith("S2S_") and name != "S2S_REAL_SPEECH"]:
+    del os.environ[name]
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
