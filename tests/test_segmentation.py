@@ -390,7 +390,7 @@ def test_cuts_fall_inside_the_true_pauses(narration: tuple[np.ndarray, list[tupl
     edges = np.unique(np.concatenate([segments["start_sample"].to_numpy(), segments["end_sample"].to_numpy()]))
     missed = [pause for pause in pauses[:-1] if not ((edges > pause[0]) & (edges < pause[1])).any()]
     assert not missed
-    # A cut elsewhere (one of 38: the closure of a "t" of 130 ms) must at least be as quiet as a pause: RMS 0.0005.
+    # A cut elsewhere (such as the closure of a stop consonant) must at least be as quiet as a pause: RMS 0.0005.
     inside = [any(low < edge < high for low, high in [(-1, SECOND // 2), *pauses]) for edge in edges.tolist()]
     assert np.mean(inside) >= 0.95
     levels = [np.sqrt(np.mean(waveform[max(edge - 400, 0) : edge + 400] ** 2)) for edge in edges.tolist()]
