@@ -10,21 +10,34 @@ import io
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from demo.world import concepts as teacher
 from demo.world.grammar import Sentence, Story, realise
-from demo.world.lexicon import Language
+from demo.world.lexicon import LANGUAGES, Language
 from demo.world.narrators import AUDIBLE, NARRATORS, NATIVE_RATE_HZ, audible_span, synthesise
 from demo.world.strangers import strange_sentence, strange_word
+from demo.world.tales import chapters
+from speech_mining.encoders.student import Student, StudentWeights, save_student
 from speech_mining.progress import Progress, silent
 from speech_mining.records import SAMPLE_RATE_HZ
-from speech_mining.training.student import Heard, TrainingRecording
+from speech_mining.training.recipes import Figure, Stages, quietly
+from speech_mining.training.student import (
+    Heard,
+    TrainingConfig,
+    TrainingRecording,
+    frame_recordings,
+    train_detector,
+    unknown_room,
+)
 
+EXAMINED = 600
 _MP3_KBIT = (32, 40, 48)
 _LONGEST_WORDS, _SHORTEST_WORDS = 24, 3
 _SENTENCES_A_RECORDING = 12
@@ -249,3 +262,79 @@ def _heard(placed: Sequence[Placed]) -> Iterator[Heard]:
 def at_16_khz(sample: int) -> int:
     """The sample at 16 kHz nearest to one at 22 050 Hz."""
     return round(sample * SAMPLE_RATE_HZ / NATIVE_RATE_HZ)
+
+
+# The recipe
+
+
+class DemoRecipe:
+    """Trains and examines the demo's encoder; a `speech_mining.training.recipes.Recipe`."""
+
+    def train(self, out: Path, *, seed: int, sentences: int | None, stages: Stages = quietly) -> None:
+        """Narrate, train one network a language, write the student's file."""
+        narration = Narration(seed=seed, sentences=sentences or Narration.sentences)
+        config = TrainingConfig(seed=seed)
+        told = unseen_sentences(f"training-{seed}", narration.sentences, {*library_texts(), *examination_texts()})
+        networks = {language: self._network(told, language, narration, config, stages) for language in LANGUAGES}
+        directions = [teacher.concept_directions(), teacher.UNKNOWN_WEIGHT * teacher.unknown_directions()]
+        weights = StudentWeights(
+            networks=networks,
+            directions=np.concatenate(directions),
+            shared=teacher.shared_direction(),
+            shared_share=teacher.SHARED,
+            meanings=teacher.concept_names(),
+            trained={**asdict(narration), **asdict(config), "teacher": teacher.ConceptTeacher().version},
+        )
+        save_student(weights, out)
+
+    def examine(self, weights: Path | None, *, sentences: int | None, stages: Stages = quietly) -> list[Figure]:
+        """Examine a student's file on 600 sentences (or `sentences`) that no training hears."""
+        from demo.examination import examine
+
+        told = examination_sentences()[: sentences or None]
+        return examine(Student.load(weights), told, progress=stages("examining")).figures()
+
+    def _network(
+        self,
+        sentences: Sequence[Sentence],
+        language: Language,
+        narration: Narration,
+        config: TrainingConfig,
+        stages: Stages,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        recordings = training_recordings(sentences, language, narration, stages(f"{language} narrating"))
+        framed = frame_recordings(recordings)
+        meanings = len(meaning_numbers())
+        with one_thread():
+            network, _ = train_detector(framed, meanings, config, progress=stages(f"{language} training"))
+            room = len(teacher.unknown_directions())
+            return {**network, **unknown_room(network, framed, meaning_numbers()["?"], room)}
+
+
+def examination_sentences() -> list[Sentence]:
+    """The 600 sentences of the examination; none is in the library, and no training hears them, whatever its seed."""
+    return unseen_sentences("examination", EXAMINED, library_texts())
+
+
+def examination_texts() -> list[str]:
+    """The English of `examination_sentences`."""
+    return [realise(sentence, "eng") for sentence in examination_sentences()]
+
+
+def library_texts() -> frozenset[str]:
+    """The English of every sentence that the miniature library tells, in whichever language."""
+    keys = {one.sentence for language in LANGUAGES for chapter in chapters(language) for one in chapter}
+    return frozenset(realise(sentence, "eng") for sentence in keys)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: with more, sums are made in another order and the weights differ."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -33,6 +33,8 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
     contact: str = Field(default="", description="Who runs this: stands in the User-Agent.")
     requests_per_second: float = Field(default=1.0, description="Of metadata and catalogue pages.")
     concurrent_downloads: int = Field(default=2, description="Recordings fetched at once.")
+    attempts: int = Field(default=6, description="Requests in a row that may fail.")
+    first_wait_s: float = Field(default=1.0, description="Wait before the second attempt; it doubles.")
     allowed_hosts: list[str] = Field(default_factory=list, description="Hosts beyond librivox.org and archive.org.")
     mirrors: dict[str, str] = Field(default_factory=dict, description="URL prefix → the prefix to ask instead.")
     max_recording_mb: int = Field(default=2048, description="A larger recording is refused.")
@@ -50,6 +52,8 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _config(self, *, mirrors: dict[str, str] | None = None, interval_s: float | None = None) -> ClientConfig:
         return ClientConfig(
             contact=self.contact or ClientConfig.contact,
+            attempts=self.attempts,
+            first_wait_s=self.first_wait_s,
             configured_hosts=tuple(self.allowed_hosts),
             mirrors={**self.mirrors, **(mirrors or {})},
             metadata_interval_s=1 / self.requests_per_second if interval_s is None else interval_s,
@@ -61,5 +65,4 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
         from demo.mirror import serve_library
 
         mirror = stack.enter_context(serve_library(LIBRARY))
-        origins = ("https://librivox.org", "https://archive.org", "https://www.archive.org")
-        return self._config(mirrors=dict.fromkeys(origins, mirror.url), interval_s=0.0), PUBLIC_API
+        return self._config(mirrors=dict(mirror.mirrors), interval_s=0.0), PUBLIC_API

@@ -66,6 +66,8 @@ def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:  # typ
             catalogue_url=settings.catalogue_url,
             contact=source.user_agent_contact,
             requests_per_second=source.requests_per_second,
+            attempts=source.attempts,
+            first_wait_s=source.first_wait_s,
             concurrent_downloads=settings.pools.download,
             allowed_hosts=list(source.allowed_hosts),
             mirrors=source.mirrors,

@@ -36,7 +36,7 @@ _SEED = 20_210_801
 # A concept's weight by the letter of its sort: what tells sentences apart weighs most. Articles and the copula weigh
 # little but not nothing, so that a span that lacks its first "the" is farther from the translation than the whole.
 _WEIGHTS = {"n": 1.0, "v": 1.0, "a": 1.0, "N": 1.0, "#": 1.0, "t": 0.8, "d": 0.8, "p": 0.5, "c": 0.5, "f": 0.25}
-_UNKNOWN_WEIGHT = 0.6
+UNKNOWN_WEIGHT = 0.6
 _DEFINITE, _INDEFINITE, _COPULA = "f:the", "f:a", "f:was"
 FUNCTION_CONCEPTS = (_DEFINITE, _INDEFINITE, _COPULA)
 # Function words that carry a little meaning; those of the lexicon that are not here ("to", "à") carry none.
@@ -151,7 +151,7 @@ def _unknown(word: str) -> npt.NDArray[np.float64]:
     seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
     room = unknown_directions()
     where = np.random.Generator(np.random.PCG64(seed)).standard_normal(len(room))
-    hashed: npt.NDArray[np.float64] = _UNKNOWN_WEIGHT * (where / np.linalg.norm(where)) @ room
+    hashed: npt.NDArray[np.float64] = UNKNOWN_WEIGHT * (where / np.linalg.norm(where)) @ room
     return hashed
 
 

@@ -12,7 +12,7 @@ over its frames, and a thousand overlapping spans of a recording cost one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,22 +92,23 @@ class Framed(NamedTuple):
     unit_count: int
 
 
-def frame_recordings(recordings: Sequence[TrainingRecording], *, progress: Progress = silent) -> Framed:
+def frame_recordings(recordings: Iterable[TrainingRecording]) -> Framed:
     """Compute features and say for each frame what is heard in it.
 
     Raises:
         EncoderError: there is no recording.
     """
-    if not recordings:
-        raise EncoderError("There is no speech to train on.", expected="at least one recording")
-    features, units, stretches = [], [], []
-    for index, recording in enumerate(recordings):
+    features: list[npt.NDArray[np.float16]] = []
+    units: list[npt.NDArray[np.int64]] = []
+    stretches: list[tuple[int, ...]] = []
+    for recording in recordings:
         frames = len(recording.waveform) // HOP + 2 * REACH
         features.append(log_mel(recording.waveform, -REACH, frames).astype(np.float16))
         labels, told = _label(recording, frames)
         units.append(labels + len(stretches))
         stretches.extend(told)
-        progress(index + 1, len(recordings))
+    if not features:
+        raise EncoderError("There is no speech to train on.", expected="at least one recording")
     owner = np.repeat(np.arange(len(stretches)), [len(told) for told in stretches])
     meanings = np.array([meaning for told in stretches for meaning in told], np.int64)
     return Framed(np.concatenate(features), np.concatenate(units), meanings, owner, len(stretches))
