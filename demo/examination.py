@@ -108,10 +108,10 @@ def examine(
         exact[language], *altered[language] = _embed_spans(encoder, sentences, language, seed)
         strange[language] = _embed_strange(encoder, language, seed)
         progress(done + 1, len(LANGUAGES))
-    texts = {language: _embed_texts(sentences, language) for language in LANGUAGES}
+    texts: dict[str, Vectors] = {language: _embed_texts(sentences, language) for language in LANGUAGES}
     cosines = np.concatenate([exact[one].astype(np.float32) @ texts[one].T.astype(np.float32) for one in LANGUAGES])
     own = np.tile(np.eye(len(sentences), dtype=bool), (len(LANGUAGES), 1))
-    others = {one: [two for two in LANGUAGES if two != one] for one in LANGUAGES}
+    others: dict[str, list[str]] = {one: [two for two in LANGUAGES if two != one] for one in LANGUAGES}
     return Examination(
         candidates=len(sentences),
         speech_to_speech=recall_by_direction(exact, exact),
@@ -128,9 +128,7 @@ def examine(
     )
 
 
-def _embed_spans(
-    encoder: SpeechEncoder, sentences: Sequence[Sentence], language: Language, seed: int
-) -> list[Vectors]:
+def _embed_spans(encoder: SpeechEncoder, sentences: Sequence[Sentence], language: Language, seed: int) -> list[Vectors]:
     """Five matrices in the sentences' order: the exact spans, then one for each of `ALTERATIONS`."""
     chance = random.Random(f"examination-{seed}-{language}")
     order = chance.sample(range(len(sentences)), len(sentences))

@@ -40,7 +40,7 @@ from speech_mining.training.student import (
 EXAMINED = 600
 _MP3_KBIT = (32, 40, 48)
 _LONGEST_WORDS, _SHORTEST_WORDS = 24, 3
-_SENTENCES_A_RECORDING = 12
+_SENTENCES_A_RECORDING, _SENTENCES_A_TALE = 12, 40
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Narration:
     """
 
     seed: int = 0
-    sentences: int = 3000
+    sentences: int = 2500
     strange_share: float = 0.25
     coded_share: float = 0.4
 
@@ -205,16 +205,17 @@ def _through_mp3(samples: npt.NDArray[np.float32], kbit: int) -> npt.NDArray[np.
 
 def unseen_sentences(seed: str, count: int, forbidden: Iterable[str]) -> list[Sentence]:
     """Sentences of the miniature world, no two alike, of 3 to 24 words, whose English text is not forbidden."""
-    told, sentences = set(forbidden), list[Sentence]()
-    for story in itertools.count():
-        tale = Story(f"{seed}-{story}")
-        for sentence in (tale.sentence() for _ in range(40)):
+    told = set(forbidden)
+    tales = (Story(f"{seed}-{number}") for number in itertools.count())
+    sentences: list[Sentence] = []
+    while len(sentences) < count:
+        tale = next(tales)
+        for sentence in (tale.sentence() for _ in range(_SENTENCES_A_TALE)):
             text = realise(sentence, "eng")
             if text not in told and _SHORTEST_WORDS <= len(text.split()) <= _LONGEST_WORDS:
                 told.add(text)
                 sentences.append(sentence)
-        if len(sentences) >= count:
-            return sentences[:count]
+    return sentences[:count]
 
 
 def training_recordings(
@@ -275,13 +276,14 @@ class DemoRecipe:
         narration = Narration(seed=seed, sentences=sentences or Narration.sentences)
         config = TrainingConfig(seed=seed)
         told = unseen_sentences(f"training-{seed}", narration.sentences, {*library_texts(), *examination_texts()})
-        networks = {language: self._network(told, language, narration, config, stages) for language in LANGUAGES}
+        networks: dict[str, dict[str, npt.NDArray[np.float32]]] = {
+            language: self._network(told, language, narration, config, stages) for language in LANGUAGES
+        }
         directions = [teacher.concept_directions(), teacher.UNKNOWN_WEIGHT * teacher.unknown_directions()]
         weights = StudentWeights(
             networks=networks,
             directions=np.concatenate(directions),
-            shared=teacher.shared_direction(),
-            shared_share=teacher.SHARED,
+            bias=teacher.bias(),
             meanings=teacher.concept_names(),
             trained={**asdict(narration), **asdict(config), "teacher": teacher.ConceptTeacher().version},
         )

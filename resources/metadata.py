@@ -11,14 +11,16 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from speech_mining.records import SAMPLE_RATE_HZ, Schema
+from speech_mining.records import DESCRIPTIONS, SAMPLE_RATE_HZ, Schema
 
 SECONDS_PER_HOUR = 3600
+SHOWN_DECIMALS = 4
 
 
 def column_schema(schema: Schema) -> dg.TableSchema:
     """The columns of a table of the lake, as the UI's Columns tab shows them."""
-    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in schema.items()])
+    described = {name: dg.TableColumn(name, str(dtype), DESCRIPTIONS.get(name)) for name, dtype in schema.items()}
+    return dg.TableSchema(columns=list(described.values()))
 
 
 def rows(frame: pl.DataFrame, *, limit: int = 20) -> dg.TableMetadataValue:
@@ -31,8 +33,10 @@ def rows(frame: pl.DataFrame, *, limit: int = 20) -> dg.TableMetadataValue:
 
 
 def _cell(value: object) -> Any:
-    """A value that a table of the UI takes; what it does not know is shown as text."""
-    if value is None or isinstance(value, str | int | float | bool):
+    """A value as the UI can show it: ids beyond 2^53 as text, since a browser's numbers would round them."""
+    if isinstance(value, float):
+        return round(value, SHOWN_DECIMALS)
+    if value is None or isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**53):
         return value
     return str(value)
 

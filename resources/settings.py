@@ -200,6 +200,12 @@ def load_settings(**overrides: Any) -> Settings:
             cause=f"{home() / FILE}, or an environment variable that starts with S2S_",
             fix="correct it there; `s2s settings` shows every name, its value and where it came from",
         ) from None
+    except ValueError as error:  # of the TOML reader, whose module differs between Python 3.10 and 3.11
+        raise SettingsError(
+            f"{home() / FILE} cannot be read: {error}.",
+            expected='TOML, such as: languages = ["deu", "eng"]',
+            fix="correct the file, or move it away to use the defaults",
+        ) from None
 
 
 def origins(settings: Settings) -> Mapping[str, tuple[str, str]]:

@@ -14,7 +14,7 @@ import polars as pl
 
 from partitions.language_pairs import pair_partitions
 from partitions.languages import layer
-from resources.metadata import column_schema, plot, rows
+from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
 from speech_mining.quality.checks import (
@@ -161,9 +161,8 @@ def _hours_result(lake: Lake, pair: str) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{kept} pairs at {threshold}" if outcome.passed else "hours do not fall as the threshold rises",
         metadata={
-            "hours": rows(hours, limit=60),
             "plot": plot(as_markdown_image(plot_hours(hours, threshold, title=pair))),
-            "columns": dg.MetadataValue.table_schema(column_schema(HOURS)),
+            "hours": rows(hours, limit=60),
         },
     )
 

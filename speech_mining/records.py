@@ -113,6 +113,51 @@ PAIRS: Schema = {
     "target_end_sample": pl.Int64(),
 }
 
+_OF_A_SPAN = {
+    "audiobook": "LibriVox's id of the book.",
+    "section": "Position of the recording in the book, from 1.",
+    "start_ms": "Start in the recording, milliseconds.",
+    "end_ms": "End in the recording, exclusive, milliseconds.",
+    "start_sample": "Start in the recording, samples at 16 kHz.",
+    "end_sample": "End in the recording, exclusive, samples at 16 kHz.",
+    "language": "ISO 639-3.",
+    "url": "Where the recording may be downloaded.",
+    "title": "Title of the book.",
+    "section_title": "Title of the section.",
+    "readers": "Who reads.",
+    "licence": "Licence of the recording.",
+    "segment": "Id of the segment, stable for ever.",
+}
+DESCRIPTIONS: Mapping[str, str] = {
+    **_OF_A_SPAN,
+    **{
+        f"{side}_{name}": f"{side.title()}: {text}"
+        for side in ("source", "target")
+        for name, text in _OF_A_SPAN.items()
+    },
+    "score": "Margin: how much nearer the two are than either is to its neighbourhood. Higher is better.",
+    "cosine": "Cosine of the two vectors.",
+    "segment_id": "63 bits of a hash of audiobook, section, start and end.",
+    "first_run": "First run of speech inside, counted from 0 in the recording.",
+    "last_run": "Last run of speech inside.",
+    "level_dbfs": "RMS level, dB below full scale.",
+    "coverage": "Share that is speech, 0 to 1.",
+    "recurring": "Heard in many recordings of the language: a preamble or the like, not mined.",
+    "row": "Position in the language's roll.",
+    "neighbours": "Segments of the other language, nearest first.",
+    "cosines": "Their cosines.",
+    "bytes": "Size of the file.",
+    "sha256": "Hash of the file.",
+    "file": "Name of the file in the partition.",
+    "announced_s": "Duration that the catalogue announces, seconds.",
+    "duration_s": "Duration, seconds.",
+    "listen_url": "Where the recording may be downloaded.",
+    "url_librivox": "The book's page.",
+    "authors": "Who wrote it.",
+    "reader_ids": "LibriVox's ids of the readers.",
+}
+"""What a column of any table of the lake holds, for people."""
+
 
 def conform(frame: pl.DataFrame, schema: Schema, table: str) -> pl.DataFrame:
     """Order and cast the columns of `frame` as `schema` says.

@@ -27,16 +27,18 @@ from speech_mining.progress import Progress, silent
 DIMENSION = 512
 """More than there are concepts, so that their directions are orthogonal: random ones collide (256 random directions
 for 330 concepts have cosines up to 0.3)."""
-SHARED = 0.5
-"""Share of the squared length that every vector has in common. Real encoders' vectors are not centred either; the
-ratio margin's usual thresholds assume that (see docs/decisions/0002-demo-encoder.md)."""
+BIAS = 4.0
+"""Length of what every vector has in common, beside concepts of length 1 each. Real encoders' vectors are not centred
+either, and the ratio margin's usual threshold of 1.06 assumes that. Because it is added before vectors are turned to
+unit length, long spans stand apart more than short ones: half a sentence no longer outdoes the whole (measured in
+docs/decisions/0002-demo-encoder.md)."""
 
 _VERSION = "concepts-1"
 _SEED = 20_210_801
 # A concept's weight by the letter of its sort: what tells sentences apart weighs most. Articles and the copula weigh
 # little but not nothing, so that a span that lacks its first "the" is farther from the translation than the whole.
 _WEIGHTS = {"n": 1.0, "v": 1.0, "a": 1.0, "N": 1.0, "#": 1.0, "t": 0.8, "d": 0.8, "p": 0.5, "c": 0.5, "f": 0.25}
-UNKNOWN_WEIGHT = 0.6
+UNKNOWN_WEIGHT = 1.0
 _DEFINITE, _INDEFINITE, _COPULA = "f:the", "f:a", "f:was"
 FUNCTION_CONCEPTS = (_DEFINITE, _INDEFINITE, _COPULA)
 # Function words that carry a little meaning; those of the lexicon that are not here ("to", "à") carry none.
@@ -120,7 +122,7 @@ def concepts(text: str, language: Language) -> list[str]:
 def basis() -> npt.NDArray[np.float64]:
     """A fixed random orthonormal basis, float64 (512, 512).
 
-    Its rows: one for each concept, then those of the unknown, and last the shared direction.
+    Its rows: one for each concept, then those of the unknown, and last the bias.
 
     Dense, as the vectors of a real encoder are: a vector whose coordinates were the concepts themselves would make
     quantised search look better or worse than it is.
@@ -134,7 +136,8 @@ def basis() -> npt.NDArray[np.float64]:
 def concept_directions() -> npt.NDArray[np.float64]:
     """float64 (concepts, 512): what naming each concept once adds to a sentence's vector, weight included."""
     weights = np.array([concept_weight(concept) for concept in concept_names()])
-    return weights[:, None] * basis()[: len(weights)]
+    weighted: npt.NDArray[np.float64] = weights[:, None] * basis()[: len(weights)]
+    return weighted
 
 
 def unknown_directions() -> npt.NDArray[np.float64]:
@@ -142,9 +145,10 @@ def unknown_directions() -> npt.NDArray[np.float64]:
     return basis()[len(concept_names()) : -1]
 
 
-def shared_direction() -> npt.NDArray[np.float64]:
-    """float64 (512,): what every vector has in common; its squared share of a unit vector is `SHARED`."""
-    return basis()[-1]
+def bias() -> npt.NDArray[np.float64]:
+    """float64 (512,), of length `BIAS`: what every sum of directions is added to."""
+    scaled: npt.NDArray[np.float64] = BIAS * basis()[-1]
+    return scaled
 
 
 def _unknown(word: str) -> npt.NDArray[np.float64]:
@@ -159,13 +163,16 @@ def content(named: Sequence[str]) -> npt.NDArray[np.float64]:
     """float64 (512,): the sum of the directions of concepts (`?:word` for a word that is none)."""
     rows = {concept: row for row, concept in enumerate(concept_names())}
     directions = concept_directions()
-    return np.sum([_unknown(name) if name[0] == "?" else directions[rows[name]] for name in named], axis=0)
+    summed = np.zeros(DIMENSION)
+    for name in named:
+        summed += _unknown(name) if name[0] == "?" else directions[rows[name]]
+    return summed
 
 
 def place(summed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn a sum of directions, float64 (..., 512), into unit vectors: sqrt(1 - s) content + sqrt(s) shared."""
-    unit = summed / np.linalg.norm(summed, axis=-1, keepdims=True)
-    placed: npt.NDArray[np.float64] = np.sqrt(1 - SHARED) * unit + np.sqrt(SHARED) * shared_direction()
+    """Turn a sum of directions, float64 (..., 512), into unit vectors: sum + bias, over its length."""
+    biased = summed + bias()
+    placed: npt.NDArray[np.float64] = biased / np.linalg.norm(biased, axis=-1, keepdims=True)
     return placed
 
 
@@ -179,7 +186,15 @@ class ConceptTeacher:
     @property
     def version(self) -> str:
         """A digest of the words, their weights and their directions."""
-        told = repr((_VERSION, [sorted(surface_forms(language).items()) for language in LANGUAGES], _WEIGHTS, SHARED))
+        told = repr(
+            (
+                _VERSION,
+                [sorted(surface_forms(language).items()) for language in LANGUAGES],
+                _WEIGHTS,
+                UNKNOWN_WEIGHT,
+                BIAS,
+            )
+        )
         return f"{_VERSION}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
     def embed(self, items: Sequence[Sentence], *, progress: Progress = silent) -> Embedded:

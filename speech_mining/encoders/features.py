@@ -53,8 +53,11 @@ def _taper() -> npt.NDArray[np.float32]:
 
 
 def samples_between(waveform: npt.NDArray[np.float32], first: int, last: int) -> npt.NDArray[np.float32]:
-    """Samples [first, last) of a recording, float32 (last - first,), with silence where it has none."""
-    inside = waveform[max(first, 0) : max(last, 0)]
+    """Samples [first, last) of a recording, float32 (last - first,), with silence where it has none.
+
+    NaN and infinite samples are silence too: a span that holds one is rejected, its neighbours must not be lost.
+    """
+    inside = np.nan_to_num(waveform[max(first, 0) : max(last, 0)], nan=0.0, posinf=0.0, neginf=0.0)
     before = min(max(-first, 0), last - first)
     padded = np.zeros(last - first, np.float32)
     padded[before : before + len(inside)] = inside

@@ -60,16 +60,14 @@ class StudentWeights:
             `unknown.mean` (width,), `unknown.projection` (width, room): where speech of no known meaning goes.
         directions: float (meanings + room, dimension): what saying each meaning once adds to the vector; the last
             `room` rows are the place of the unknown.
-        shared: float (dimension,): unit vector that every embedding has in common, orthogonal to the directions.
-        shared_share: its share of an embedding's squared length, 0 to 1.
+        bias: float (dimension,): what every sum of directions is added to, orthogonal to them.
         meanings: the names of the meanings, for people.
         trained: how it was trained, for people.
     """
 
     networks: Mapping[str, Mapping[str, npt.NDArray[np.floating]]]
     directions: npt.NDArray[np.floating]
-    shared: npt.NDArray[np.floating]
-    shared_share: float
+    bias: npt.NDArray[np.floating]
     meanings: tuple[str, ...]
     trained: Mapping[str, str | int | float]
 
@@ -81,12 +79,11 @@ def save_student(weights: StudentWeights, path: Path) -> None:
     arrays = {
         f"{language}.{name}": value for language, network in weights.networks.items() for name, value in network.items()
     }
-    arrays |= {"directions": weights.directions, "shared": weights.shared}
+    arrays |= {"directions": weights.directions, "bias": weights.bias}
     told = {
         "format": FORMAT,
         "languages": sorted(weights.networks),
         "meanings": weights.meanings,
-        "shared_share": weights.shared_share,
         "trained": dict(weights.trained),
     }
     stored = {name: np.ascontiguousarray(arrays[name], np.float16) for name in sorted(arrays)}
@@ -112,8 +109,7 @@ class Student:
         self.dimension = int(weights.directions.shape[1])
         self._networks = {language: _Network(arrays) for language, arrays in weights.networks.items()}
         self._directions = np.asarray(weights.directions, np.float64)
-        self._shared = np.sqrt(weights.shared_share) * np.asarray(weights.shared, np.float64)
-        self._own_length = float(np.sqrt(1.0 - weights.shared_share))
+        self._bias = np.asarray(weights.bias, np.float64)
 
     @classmethod
     def load(cls, path: Path | None = None, *, threads: int = 1) -> Student:
@@ -216,9 +212,9 @@ class Student:
         return float(heard[:known].sum() + np.linalg.norm(heard[known:]))
 
     def _place(self, heard: npt.NDArray[np.float64]) -> npt.NDArray[np.float16]:
-        content = heard @ self._directions
-        placed = self._own_length * content / np.linalg.norm(content) + self._shared
-        return (placed / np.linalg.norm(placed)).astype(np.float16)
+        placed = heard @ self._directions + self._bias
+        unit: npt.NDArray[np.float16] = (placed / np.linalg.norm(placed)).astype(np.float16)
+        return unit
 
 
 class _Network:
@@ -339,8 +335,7 @@ def _parse(content: bytes, path: Path) -> StudentWeights:
         return StudentWeights(
             networks={language: _network_arrays(arrays, language) for language in told["languages"]},
             directions=arrays["directions"],
-            shared=arrays["shared"],
-            shared_share=float(told["shared_share"]),
+            bias=arrays["bias"],
             meanings=tuple(told["meanings"]),
             trained=told["trained"],
         )

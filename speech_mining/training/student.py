@@ -65,7 +65,7 @@ class TrainingConfig:
 
     seed: int = 0
     width: int = 192
-    epochs: int = 10
+    epochs: int = 4
     crops: int = 16
     crop_frames: int = 200
     peak_rate: float = 4e-3
