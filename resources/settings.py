@@ -71,7 +71,7 @@ class MiningSettings(_Strict):
 class RecurringSettings(_Strict):
     """When a segment counts as a preamble: the same words in many recordings of a language."""
 
-    similarity: float = Field(0.9, gt=0, le=1, description="Cosine from which two segments say the same.")
+    similarity: float = Field(0.95, gt=0, le=1, description="Cosine from which two segments say the same.")
     min_recordings: int = Field(3, ge=2, description="Recordings it must be heard in, its own included.")
     min_share: float = Field(0.05, ge=0, le=1, description="Share of the language's recordings it must be heard in.")
 
