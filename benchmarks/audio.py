@@ -4,7 +4,7 @@ The peer loads the whole file with soundfile, resamples it with torchaudio, and 
 `get_speech_timestamps` with its TorchScript model: the recipe of its README. Each side runs in a process of its own,
 single-threaded, so that peak memory is its own too; importing is not timed. Rounds alternate, the best one counts.
 
-    python benchmarks/audio.py RECORDING... [--repeat 10] [--rounds 3]
+    python -m benchmarks.audio [RECORDING...] [--repeat 10] [--rounds 3]
 
 `--repeat` joins each MP3 to itself so often, to make a long recording of a short one.
 """
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RATE_HZ = 16_000
+LIBRARY = Path(__file__).parent.parent / "demo" / "library" / "download"
 
 
 def ours(path: Path) -> tuple[float, int]:
@@ -99,11 +100,12 @@ def describe_machine() -> str:
 def main() -> None:
     """Compare the two sides and print machine, data, figures and ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recordings", nargs="+", type=Path)
+    parser.add_argument("recordings", nargs="*", type=Path, help="default: six of the miniature library")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.recordings = given.recordings or sorted(LIBRARY.glob("*/*.mp3"))[:6]
     if given.side:
         print(json.dumps(measure(given.side, given.recordings)))
         return

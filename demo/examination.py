@@ -31,7 +31,7 @@ _KBIT = 40
 _SENTENCES_A_RECORDING = 12
 # A cut lies in the pause, not at the first sound.
 _MARGIN = round(0.1 * NATIVE_RATE_HZ)
-_STRANGE = 50
+_SENTENCES_A_STRANGE_ONE = 12
 
 Vectors = npt.NDArray[np.float16]
 
@@ -106,7 +106,7 @@ def examine(
     strange: dict[str, tuple[Vectors, Vectors]] = {}
     for done, language in enumerate(LANGUAGES):
         exact[language], *altered[language] = _embed_spans(encoder, sentences, language, seed)
-        strange[language] = _embed_strange(encoder, language, seed)
+        strange[language] = _embed_strange(encoder, language, max(2, len(sentences) // _SENTENCES_A_STRANGE_ONE), seed)
         progress(done + 1, len(LANGUAGES))
     texts: dict[str, Vectors] = {language: _embed_texts(sentences, language) for language in LANGUAGES}
     cosines = np.concatenate([exact[one].astype(np.float32) @ texts[one].T.astype(np.float32) for one in LANGUAGES])
@@ -165,9 +165,9 @@ def _edges(placed: Sequence[Placed]) -> list[list[tuple[int, int]]]:
     return edges
 
 
-def _embed_strange(encoder: SpeechEncoder, language: Language, seed: int) -> tuple[Vectors, Vectors]:
+def _embed_strange(encoder: SpeechEncoder, language: Language, count: int, seed: int) -> tuple[Vectors, Vectors]:
     chance = random.Random(f"strange-{seed}-{language}")
-    spoken = [say(strange_sentence(language, chance), language) for _ in range(_STRANGE)]
+    spoken = [say(strange_sentence(language, chance), language) for _ in range(count)]
     twice = []
     for _ in range(2):
         waveform, placed = recorded(spoken, chance)

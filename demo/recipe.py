@@ -284,6 +284,7 @@ class DemoRecipe:
             networks=networks,
             directions=np.concatenate(directions),
             bias=teacher.bias(),
+            emphasis=teacher.EMPHASIS,
             meanings=teacher.concept_names(),
             trained={**asdict(narration), **asdict(config), "teacher": teacher.ConceptTeacher().version},
         )

@@ -52,9 +52,10 @@ def test_vectors_are_unit_rows_of_half_precision(student: Student, recording: np
 def test_a_span_says_what_was_said_in_it(student: Student) -> None:
     waveform = sentence([0, 0, 2, 1, 1, 1], seed=6).waveform
     first, second = student.embed([span(waveform, 0.3, 1.5), span(waveform, 1.9, 2.9)]).vectors
-    # Two low chords and a high one beside a bias of 0.5: (2, 0, 1) and 0.5 over their length.
-    np.testing.assert_allclose(first[:3], np.array([2, 0, 1]) / np.sqrt(5.25), atol=0.1)
-    np.testing.assert_allclose(second[:3], np.array([0, 3, 0]) / np.sqrt(9.25), atol=0.1)
+    # Two low chords and a high one: s = (2, 0, 1), lengthened by the root of its length; beside it the bias of 0.5.
+    lengthened = 5 ** (1.5 / 2)
+    np.testing.assert_allclose(first[:3], 5**0.25 * np.array([2, 0, 1]) / np.hypot(lengthened, 0.5), atol=0.1)
+    np.testing.assert_allclose(second[:3], np.array([0, 3**1.5, 0]) / np.hypot(3**1.5, 0.5), atol=0.1)
 
 
 def test_order_and_company_change_no_byte(student: Student, recording: npt.NDArray[np.float32]) -> None:
@@ -86,7 +87,7 @@ def test_a_span_is_the_sum_of_its_frames(first: int, count: int) -> None:
     edges = [640 * first - 320, 640 * (first + count) - 320]
     frames = np.concatenate([student.frames(waveform, "ton", chunk) for chunk in range(3)])
     summed = frames[first : first + count].sum(axis=0)
-    expected = np.append(summed, 0.5)
+    expected = np.append(np.sqrt(np.linalg.norm(summed)) * summed, 0.5)
     (vector,) = student.embed([SpeechSpan(waveform, *edges, "ton")]).vectors
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-3)
 
@@ -180,11 +181,21 @@ def test_files_that_hold_no_student_are_refused(tmp_path: Path) -> None:
         Student.load(tmp_path / "absent.safetensors")
 
 
-def test_the_shipped_weights_are_small_and_plain() -> None:
+def test_the_shipped_weights_are_small_and_belong_to_the_teacher_of_today() -> None:
+    from demo.world.concepts import ConceptTeacher, concept_names
+
     student = Student.load()
+    # Another lexicon, another space: the weights must then be trained again (s2s train --recipe demo).
+    assert student.trained["teacher"] == ConceptTeacher().version and student.meanings == concept_names()
     assert SHIPPED.stat().st_size < 8_000_000
     assert student.name == "miniature" and student.languages == {"deu", "eng", "fra", "spa"}
     assert student.dimension == 512
+
+
+def test_the_shipped_weights_hear_no_speech_in_the_noise_of_a_room() -> None:
+    noise = np.random.default_rng(4).normal(0, 10 ** (-60 / 20), 16_000 * 4).astype(np.float32)
+    embedded = Student.load().embed([span(noise, 0.5, 3.5, language) for language in ("deu", "eng", "fra", "spa")])
+    assert [rejected.reason for rejected in embedded.rejected] == ["no_content"] * 4
 
 
 @pytest.mark.skipif(not LIBRARY.exists(), reason="the miniature library is not in this installation")

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from demo.world.concepts import ConceptTeacher, concept_names, concepts
+from speech_mining.cli.train import train
 from speech_mining.encoders.protocol import Sentence
 from speech_mining.encoders.student import REACH, STRIDE, Student
 from speech_mining.errors import EncoderError
@@ -91,8 +94,8 @@ def test_frames_know_what_is_heard_in_them() -> None:
     framed = frame_recordings([recording, recording])
     frames = 100 + 2 * REACH
     assert framed.features.shape == (2 * frames, 40) and framed.unit_count == 14
-    at = {second: int(framed.units[REACH + round(100 * second)]) for second in (0.0, 0.25, 0.45, 0.55, 0.65, 0.75)}
-    assert list(at.values()) == [0, 1, 3, 4, 5, 6]  # 2 is the empty silence between the two words
+    at = {second: int(framed.units[REACH + round(100 * second)]) for second in (0.0, 0.2, 0.25, 0.45, 0.55, 0.65, 0.75)}
+    assert list(at.values()) == [0, 1, 1, 3, 4, 5, 6]  # 2 is the empty silence between the two words
     assert framed.units[frames + REACH + 25] == 7 + 1
     assert framed.meanings.tolist() == [2, 0, 1] * 2 and framed.owner.tolist() == [1, 3, 3, 8, 10, 10]
 
@@ -122,11 +125,16 @@ def test_concepts_are_found_by_their_longest_expression() -> None:
 
 
 def test_the_fewer_words_differ_the_nearer_sentences_are() -> None:
-    texts = ["The old king saw a cat.", "The old king saw a dog.", "A poor farmer sang quietly.", "Zeppelin brochures."]
+    texts = [
+        "The old king saw a cat.",
+        "The old king saw a dog.",
+        "A poor farmer sang quietly.",
+        "Zeppelins carry brochures.",
+    ]
     same, near, far, strange = ConceptTeacher().embed([Sentence(text, "eng") for text in texts]).vectors.astype(float)
-    assert same @ near > same @ far + 0.05 and same @ near > same @ strange + 0.05
+    assert same @ near > max(same @ far, same @ strange) + 0.03
     unknown = ConceptTeacher().embed([Sentence("zeppelin", "eng"), Sentence("brochure", "eng")]).vectors.astype(float)
-    assert unknown[0] @ unknown[1] < 0.99
+    assert unknown[0] @ unknown[1] < 0.9
 
 
 def test_a_sentence_that_says_nothing_is_rejected_and_an_unknown_language_is_an_error() -> None:
@@ -148,7 +156,8 @@ def test_the_examination_is_heard_neither_in_training_nor_in_the_library() -> No
     examined = examination_texts()
     assert len(set(examined)) == EXAMINED == 600
     assert len(library_texts()) >= 100 and not library_texts() & set(examined)
-    training = unseen_sentences("training-0", 300, {*library_texts(), *examined})
+    # The very seed of the examination: without the exclusion these would be its sentences.
+    training = unseen_sentences("examination", 300, {*library_texts(), *examined})
     assert not {realise(one, "eng") for one in training} & {*library_texts(), *examined}
 
 
@@ -180,7 +189,7 @@ def test_coding_moves_no_sample() -> None:
     assert abs(lags[int(np.argmax(match))]) <= 1
 
 
-def test_the_command_trains_and_examines_by_the_demos_recipe(tmp_path: Path) -> None:
+def test_the_demos_recipe_writes_a_student(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="needs the synthesiser: pip install speech-mining[narration]")
     recipe = find_recipe("demo")
     stages: list[str] = []
@@ -195,3 +204,15 @@ def test_the_command_trains_and_examines_by_the_demos_recipe(tmp_path: Path) -> 
     student = Student.load(out)
     assert student.meanings == concept_names() and student.trained["sentences"] == 8
     assert student.trained["teacher"] == ConceptTeacher().version
+
+
+def test_the_command_prints_the_figures_of_the_shipped_weights() -> None:
+    pytest.importorskip("espeakng_loader", reason="needs the synthesiser: pip install speech-mining[narration]")
+    app = typer.Typer()
+    app.command()(train)
+    told = CliRunner().invoke(app, ["--recipe", "demo", "--evaluate-only", "--sentences", "24"], catch_exceptions=False)
+    assert told.exit_code == 0
+    lines = [line for line in told.output.splitlines() if "mean of 12 directions" in line]
+    assert [float(line.split()[-2]) for line in lines] == [1.0, 1.0]
+    assert sum("to" in line and "R@1" in line for line in told.output.splitlines()) == 26
+    assert "with the word after" in told.output and "minutes" in told.output

@@ -64,6 +64,6 @@ def trained(config: TrainingConfig = CONFIG) -> tuple[StudentWeights, list[float
     arrays = {**network, **unknown_room(network, framed, UNKNOWN, ROOM)}
     axes = np.eye(DIMENSION)
     weights = StudentWeights(
-        {"ton": arrays}, axes[:-1], 0.5 * axes[-1], ("low", "middle", "high"), {"steps": len(losses)}
+        {"ton": arrays}, axes[:-1], 0.5 * axes[-1], 0.5, ("low", "middle", "high"), {"steps": len(losses)}
     )
     return weights, losses

@@ -27,18 +27,20 @@ from speech_mining.progress import Progress, silent
 DIMENSION = 512
 """More than there are concepts, so that their directions are orthogonal: random ones collide (256 random directions
 for 330 concepts have cosines up to 0.3)."""
-BIAS = 4.0
-"""Length of what every vector has in common, beside concepts of length 1 each. Real encoders' vectors are not centred
-either, and the ratio margin's usual threshold of 1.06 assumes that. Because it is added before vectors are turned to
-unit length, long spans stand apart more than short ones: half a sentence no longer outdoes the whole (measured in
-docs/decisions/0002-demo-encoder.md)."""
+BIAS = 5.8
+"""Length of what every vector has in common. Real encoders' vectors are not centred either, and the usual threshold of
+the ratio margin, 1.06, assumes that."""
+EMPHASIS = 0.25
+"""A sentence's sum is lengthened by its own length to this power before the bias is added: what says more stands apart
+more, so that half a sentence does not outdo the whole (docs/decisions/0002-demo-encoder.md has the figures)."""
 
 _VERSION = "concepts-1"
 _SEED = 20_210_801
 # A concept's weight by the letter of its sort: what tells sentences apart weighs most. Articles and the copula weigh
 # little but not nothing, so that a span that lacks its first "the" is farther from the translation than the whole.
 _WEIGHTS = {"n": 1.0, "v": 1.0, "a": 1.0, "N": 1.0, "#": 1.0, "t": 0.8, "d": 0.8, "p": 0.5, "c": 0.5, "f": 0.25}
-UNKNOWN_WEIGHT = 1.0
+# The frames of an unknown word agree only in part: at 2.0 it comes out about as long as a concept.
+UNKNOWN_WEIGHT = 2.0
 _DEFINITE, _INDEFINITE, _COPULA = "f:the", "f:a", "f:was"
 FUNCTION_CONCEPTS = (_DEFINITE, _INDEFINITE, _COPULA)
 # Function words that carry a little meaning; those of the lexicon that are not here ("to", "à") carry none.
@@ -170,8 +172,8 @@ def content(named: Sequence[str]) -> npt.NDArray[np.float64]:
 
 
 def place(summed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn a sum of directions, float64 (..., 512), into unit vectors: sum + bias, over its length."""
-    biased = summed + bias()
+    """Turn a sum of directions s, float64 (..., 512), into unit vectors: |s|^EMPHASIS s + bias, over its length."""
+    biased = np.linalg.norm(summed, axis=-1, keepdims=True) ** EMPHASIS * summed + bias()
     placed: npt.NDArray[np.float64] = biased / np.linalg.norm(biased, axis=-1, keepdims=True)
     return placed
 

@@ -48,7 +48,8 @@ _CHUNK = 256  # frames of the network, 10.24 s: every pass has this shape, so re
 _FRAME_SAMPLES = STRIDE * HOP
 _SHORTEST_S, _LONGEST_S = 0.2, 60.0
 _SILENT_RMS = 5e-4  # -66 dBFS; the softest speech of an audiobook is 30 dB above
-_LEAST_MEANING = 0.2  # words; noise, tones and clicks stay below, the shortest article says 0.7
+# In meanings: the shortest article says 0.7; noise at -50 dBFS comes to 0.13 a second, speech to 2 or more.
+_LEAST_MEANING, _LEAST_MEANING_PER_S = 0.4, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class StudentWeights:
         directions: float (meanings + room, dimension): what saying each meaning once adds to the vector; the last
             `room` rows are the place of the unknown.
         bias: float (dimension,): what every sum of directions is added to, orthogonal to them.
+        emphasis: a sum is lengthened by its own length to this power before that.
         meanings: the names of the meanings, for people.
         trained: how it was trained, for people.
     """
@@ -68,6 +70,7 @@ class StudentWeights:
     networks: Mapping[str, Mapping[str, npt.NDArray[np.floating]]]
     directions: npt.NDArray[np.floating]
     bias: npt.NDArray[np.floating]
+    emphasis: float
     meanings: tuple[str, ...]
     trained: Mapping[str, str | int | float]
 
@@ -82,6 +85,7 @@ def save_student(weights: StudentWeights, path: Path) -> None:
     arrays |= {"directions": weights.directions, "bias": weights.bias}
     told = {
         "format": FORMAT,
+        "emphasis": weights.emphasis,
         "languages": sorted(weights.networks),
         "meanings": weights.meanings,
         "trained": dict(weights.trained),
@@ -110,6 +114,7 @@ class Student:
         self._networks = {language: _Network(arrays) for language, arrays in weights.networks.items()}
         self._directions = np.asarray(weights.directions, np.float64)
         self._bias = np.asarray(weights.bias, np.float64)
+        self._emphasis = weights.emphasis
 
     @classmethod
     def load(cls, path: Path | None = None, *, threads: int = 1) -> Student:
@@ -150,7 +155,8 @@ class Student:
         with _threads(self.threads):
             for group in _by_recording(items, refused):
                 for item, heard in self._sums([items[index] for index in group]):
-                    if self._meaning(heard) < _LEAST_MEANING:
+                    duration_s = len(items[group[item]].samples) / SAMPLE_RATE_HZ
+                    if self._meaning(heard) < _LEAST_MEANING + _LEAST_MEANING_PER_S * duration_s:
                         refused[group[item]] = ("no_content", "no speech is heard in it")
                     else:
                         vectors[group[item]] = self._place(heard)
@@ -212,7 +218,8 @@ class Student:
         return float(heard[:known].sum() + np.linalg.norm(heard[known:]))
 
     def _place(self, heard: npt.NDArray[np.float64]) -> npt.NDArray[np.float16]:
-        placed = heard @ self._directions + self._bias
+        content = heard @ self._directions
+        placed = np.linalg.norm(content) ** self._emphasis * content + self._bias
         unit: npt.NDArray[np.float16] = (placed / np.linalg.norm(placed)).astype(np.float16)
         return unit
 
@@ -336,6 +343,7 @@ def _parse(content: bytes, path: Path) -> StudentWeights:
             networks={language: _network_arrays(arrays, language) for language in told["languages"]},
             directions=arrays["directions"],
             bias=arrays["bias"],
+            emphasis=float(told["emphasis"]),
             meanings=tuple(told["meanings"]),
             trained=told["trained"],
         )
