@@ -57,12 +57,13 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
     import dagster as dg
 
     from demo.home import set_pools
-    from demo.pipeline import first_stage, further_stages, run_stage
+    from demo.pipeline import first_stage, further_stages, release_killed_runs, run_stage
     from s2s_assets.definitions import build
 
     definitions = build(settings)
     with dg.DagsterInstance.get() as instance, _progress() as bar:
         set_pools(instance, settings)
+        release_killed_runs(instance)
         task = bar.add_task("catalogue", total=None, now="")
 
         def tell(line: str) -> None:

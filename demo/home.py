@@ -25,6 +25,9 @@ nux:
 concurrency:
   pools:
     granularity: op
+run_monitoring:
+  enabled: true
+  free_slots_after_run_end_seconds: 30
 """
 
 _S2S_TOML = """\

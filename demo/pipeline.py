@@ -5,6 +5,8 @@ What belongs here is the order and the telling of progress. What is made is in `
 
 from __future__ import annotations
 
+import os
+import platform
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +18,13 @@ from partitions.audiobooks import audiobooks
 from partitions.languages import layer
 from resources.settings import Settings
 from speech_mining.errors import SpeechMiningError
+from speech_mining.lake import alive
 
 BOOK_LAYERS = ("raw_audio", "segments", "speech_embeddings")
 PAIR_LAYERS = ("s2s_neighbours", "s2s_pairs", "s2s_corpus")
+
+_OWNER = "s2s/owner"
+"""Run tag: which process of which machine a run lives in."""
 
 Teller = Callable[[str], None]
 
@@ -92,13 +98,30 @@ def run_stage(definitions: dg.Definitions, instance: dg.DagsterInstance, stage: 
         instance=instance,
         asset_selection=list(stage.assets),
         partition_key=stage.partition,
-        tags=stage.tags,
+        tags={**stage.tags, _OWNER: _owner(os.getpid())},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
         run_id=run_id,
     )
     if not result.success:
         raise SpeechMiningError(_first_failure(result, stage), fix="`make dev` shows the whole run and its log")
+
+
+def release_killed_runs(instance: dg.DagsterInstance) -> None:
+    """End the runs of commands of this machine that were killed, and give back the places in pools that they hold.
+
+    Nobody else would: no daemon watches over a run that lives in a command's own process.
+    """
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(unfinished):
+        host, _, pid = run.tags.get(_OWNER, "").rpartition("/")
+        if host == platform.node() and not alive(int(pid)):
+            instance.report_run_canceled(run, message="The command that ran it was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _owner(pid: int) -> str:
+    return f"{platform.node()}/{pid}"
 
 
 def _line(event: dg.EventLogEntry) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from demo.home import prepare_home, set_pools
+from demo.pipeline import release_killed_runs
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     settings = prepare_home(chosen.home)
     with dg.DagsterInstance.get() as instance:
         set_pools(instance, settings)
+        release_killed_runs(instance)
     workspace = Path(__file__).parent.parent / "workspace.yaml"
     command = ["dagster", "dev", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(chosen.port)]
     os.execv(sys.executable, [sys.executable, "-m", *command])

@@ -18,6 +18,7 @@ from resources.compute import CPU, GPU, ONE_GPU, OWNERS
 from resources.metadata import column_schema, counted, plot, rows
 from resources.settings import MiningSettings, Settings
 from resources.storage import Lake, Storage
+from speech_mining.errors import LakeError
 from speech_mining.knn.roll import ROWS, read_roll
 from speech_mining.mining import margin
 from speech_mining.mining.strategies import mine
@@ -160,6 +161,14 @@ def _spans(lake: Lake, language: str, neighbours: pl.DataFrame) -> pl.DataFrame:
     """The segments of a side of the neighbours, in the order of its rows."""
     segments = lake.partition("speech_index", language).read_table("rows.parquet", ROWS)
     order = neighbours.select(pl.col("segment").alias("segment_id"))
+    gone = order.join(segments, on="segment_id", how="anti").height
+    if gone:
+        raise LakeError(
+            f"{gone} of {order.height} segments in the neighbours are not in the index of {language}.",
+            expected="neighbours found in the index that is there",
+            cause="the language was indexed again since the search",
+            fix="materialize s2s_neighbours of the pair",
+        )
     return order.join(segments, on="segment_id", how="left", maintain_order="left")
 
 

@@ -52,7 +52,7 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         recurring = _recurring(roll, config)
         described = _write(lake, language, roll, recurring, settings.index_factory)
         return dg.MaterializeResult(
-            metadata={**_figures(roll, recurring), **described},
+            metadata={**described, **_figures(roll, recurring)},
             data_version=dg.DataVersion(lake.partition("speech_index", language).data_version),
         )
 

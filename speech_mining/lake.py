@@ -304,7 +304,7 @@ def _sweep(area: Path) -> None:
     """Remove what killed writers left: staging of processes of this machine that are gone, and anything days old."""
     for left in area.iterdir():
         host, _, rest = left.name.rpartition("_")[0].rpartition("_")
-        dead = host == platform.node() and rest.isdigit() and not _alive(int(rest))
+        dead = host == platform.node() and rest.isdigit() and not alive(int(rest))
         if dead or _age_s(left) > ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
@@ -316,7 +316,8 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
