@@ -17,7 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from resources.settings import Settings
+    from speech_mining.lake import Lake
     from speech_mining.quality.summary import Summary
 
 
@@ -93,13 +96,28 @@ def _progress() -> Progress:
 
 
 def _summary(settings: Settings) -> Summary:
-    import polars as pl
-
     from speech_mining.lake import Lake
     from speech_mining.quality.summary import summarise
 
-    truth = pl.read_parquet(str(settings.truth_path)) if settings.truth_path else None
-    return summarise(Lake(settings.lake_url), settings.languages, settings.mined_pairs, truth)
+    lake = Lake(settings.lake_url)
+    return summarise(lake, settings.languages, settings.mined_pairs, _truth(settings, lake))
+
+
+def _truth(settings: Settings, lake: Lake) -> pl.DataFrame | None:
+    """The known translations: those that the settings name, or the miniature library's where it was mined.
+
+    The library may be mined from a mirror of the user's own, so its books decide and not its address.
+    """
+    import polars as pl
+
+    from resources.settings import LIBRARY
+
+    if settings.truth_path:
+        return pl.read_parquet(str(settings.truth_path))
+    truth = pl.read_parquet(LIBRARY / "truth.parquet")
+    known = set(truth["source_audiobook"]) | set(truth["target_audiobook"])
+    mined = {book for language in settings.languages for book in lake.keys("raw_audio", language)}
+    return truth if known & mined else None
 
 
 def _table(summary: Summary) -> Table:

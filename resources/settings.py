@@ -154,6 +154,13 @@ class Settings(BaseSettings):
             raise ValueError(f"encoders: {sorted(unknown)} are not among the languages {','.join(self.languages)}")
         return self
 
+    @field_validator("truth")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
     @property
     def lake_url(self) -> str:
         """Where the lake is."""

@@ -49,7 +49,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition]:
         for asset in (
             raw_audio(language),
             segments(language, settings.segmentation),
-            speech_embeddings(language),
+            speech_embeddings(language, settings),
             speech_index(language, settings),
         )
     ]

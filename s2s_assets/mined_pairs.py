@@ -56,7 +56,7 @@ def s2s_neighbours(settings: Settings) -> dg.AssetsDefinition:
         partitions_def=pair_partitions(pairs),
         automation_condition=dg.AutomationCondition.eager(),
         group_name="speech_to_speech",
-        kinds={"faiss", "parquet"},
+        kinds={"numpy", "parquet"},
         owners=OWNERS,
         op_tags=ONE_GPU,
         pool=GPU,

@@ -13,15 +13,23 @@ from partitions.languages import layer
 from resources.compute import GPU, ONE_GPU, OWNERS
 from resources.encoders import Encoders
 from resources.metadata import column_schema, rejected
+from resources.settings import MINIATURE, Settings
 from resources.storage import Lake, Storage
 from speech_mining.encoders import audiobook as embedding
 from speech_mining.encoders.protocol import SpeechEncoder
 from speech_mining.errors import SpeechMiningError
 from speech_mining.records import RECORDINGS, REJECTIONS, SEGMENTS
 
+NOT_FOR_REAL_SPEECH = (
+    "The encoder 'miniature' knows the narrators of the miniature library and nothing else; its vectors of real speech "
+    "mean nothing. Set S2S_ENCODER=sonar, or S2S_ENCODER to the path of a student's weights."
+)
 
-def speech_embeddings(language: str) -> dg.AssetsDefinition:
+
+def speech_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The layer of one language."""
+    chosen = settings.encoder_of(language)
+    strange = chosen == MINIATURE and settings.catalogue_url != MINIATURE
 
     @dg.asset(
         key=layer(language, "speech_embeddings"),
@@ -35,7 +43,7 @@ def speech_embeddings(language: str) -> dg.AssetsDefinition:
         tags={"language": language},
         op_tags=ONE_GPU,
         pool=GPU,
-        code_version=embedding.VERSION,
+        code_version=f"{embedding.VERSION}/{chosen}",
         metadata={"dagster/column_schema": column_schema(SEGMENTS)},
     )
     def _speech_embeddings(context: dg.AssetExecutionContext, storage: Storage, encoders: Encoders) -> None:
@@ -43,6 +51,8 @@ def speech_embeddings(language: str) -> dg.AssetsDefinition:
 
         Segments that cannot be embedded (silent, not a number, too long) are counted rejections, never zero rows.
         """
+        if strange:
+            context.log.warning(NOT_FOR_REAL_SPEECH)
         encoder = encoders.speech(language)
         each_audiobook(
             context, lambda book: _embed(storage.lake, language, book, encoder), (SpeechMiningError, OSError)

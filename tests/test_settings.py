@@ -55,6 +55,7 @@ def test_a_list_in_the_environment_is_split_at_commas(monkeypatch: pytest.Monkey
         ("languages = ['German']", "languages"),
         ("speech_pairs = ['eng-deu']", "alphabetical"),
         ("[encoders]\nita = 'sonar'", "ita"),
+        ("truth = 'nowhere.parquet'", "no file nowhere.parquet"),
         ("languages = [", "s2s.toml"),
     ],
 )
