@@ -216,7 +216,7 @@ class Lake:
         area = Path(str(self.root)) / STAGING
         area.mkdir(parents=True, exist_ok=True)
         _sweep(area)
-        staging = area / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
+        staging = self._aside()
         staging.mkdir()
         return staging
 
@@ -252,7 +252,7 @@ class Lake:
             pointer.write_text(text, "utf-8")
             return
         final = Path(str(pointer))
-        part = Path(str(self.root)) / STAGING / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
+        part = self._aside()
         with part.open("w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
@@ -261,14 +261,28 @@ class Lake:
         _sync_folder(final.parent)
 
     def _remove_tree(self, path: UPath) -> None:
+        """Take away a generation, or whatever else lies in a partition's folder.
+
+        It must vanish at once, or lose its manifest first: one that a kill leaves half removed under its name would be
+        taken for whole when the same content is published again.
+        """
         if _is_local(path):
-            local = Path(str(path))
-            if local.is_dir():
-                shutil.rmtree(local, ignore_errors=True)
+            local, aside = Path(str(path)), self._aside()
+            try:
+                local.rename(aside)
+            except FileNotFoundError:
+                return
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
             else:
-                local.unlink(missing_ok=True)
+                aside.unlink(missing_ok=True)
         elif path.exists():
+            (path / MANIFEST).unlink(missing_ok=True)
             path.fs.rm(path.path, recursive=True)
+
+    def _aside(self) -> Path:
+        """A free name in the staging area of a local lake."""
+        return Path(str(self.root)) / STAGING / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
 
 
 def _is_local(path: UPath) -> bool:

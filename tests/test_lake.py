@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 
 from speech_mining.errors import LakeError
-from speech_mining.lake import CURRENT, STAGING, Lake
+from speech_mining.lake import CURRENT, MANIFEST, STAGING, Lake
 
 SCHEMA = {"a": pl.Int32(), "b": pl.String()}
 
@@ -97,6 +98,20 @@ def test_removing_takes_the_partition_away(lake: Lake) -> None:
     assert lake.keys("layer") == []
 
 
+def test_a_generation_that_a_kill_left_half_removed_is_not_taken_for_whole(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    _publish(lake, 3, "k")
+    first = Path(str(lake.partition("layer", "k").folder))
+    aside = tmp_path / "aside"
+    shutil.copytree(first, aside)
+    _publish(lake, 4, "k")
+    assert not first.exists()
+    (aside / MANIFEST).unlink()  # what a removal that goes by file takes first
+    aside.rename(first)
+    _publish(lake, 3, "k")
+    assert lake.partition("layer", "k").read_frame("t.parquet").height == 3
+
+
 WRITER = """
 import sys
 from tests.test_lake import _publish
@@ -112,7 +127,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_partition(tmp_path: Path) 
     moments = random.Random(7)
     lake = Lake(tmp_path)
     _publish(lake, 100, "k")
-    for _ in range(12):
+    for _ in range(20):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path)],
             stdout=subprocess.PIPE,
