@@ -16,7 +16,12 @@ from speech_mining.audio.decode import check_duration
 from speech_mining.errors import AudioError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import REJECTIONS, SEGMENTS, Schema, conform
-from speech_mining.segmentation.segmenter import SegmentationConfig, SegmentedRecording, segment_recording
+from speech_mining.segmentation.segmenter import (
+    SegmentationConfig,
+    SegmentedRecording,
+    rejected_recording,
+    segment_recording,
+)
 
 SECTIONS: Schema = {
     "audiobook": pl.String(),
@@ -74,7 +79,7 @@ def segment_audiobook(
             found = segment_recording(recording.path, audiobook=audiobook, section=recording.section, config=config)
             check_duration(found.report.decoding, recording.announced_s)
         except AudioError as error:
-            rejections.append(_rejected(audiobook, recording.section, error))
+            rejections.append(rejected_recording(audiobook, recording.section, error.reason, str(error)))
         else:
             segments.append(found.segments)
             rejections.append(found.rejections)
@@ -101,12 +106,3 @@ def _figures(audiobook: str, recording: Recording, found: SegmentedRecording) ->
         "coverage": report.coverage,
         "skipped_packets": report.decoding.skipped_packets,
     }
-
-
-def _rejected(audiobook: str, section: int, error: AudioError) -> pl.DataFrame:
-    row = {"audiobook": audiobook, "section": section, "reason": error.reason, "detail": str(error)}
-    return conform(
-        pl.DataFrame([{**row, "start_sample": None, "end_sample": None}], schema_overrides=dict(REJECTIONS)),
-        REJECTIONS,
-        "rejections",
-    )

@@ -153,7 +153,7 @@ def segment_recording(
     return SegmentedRecording(segments, _rejections(report, config, audiobook, section), report)
 
 
-def rejected_recording(audiobook: str, section: int, reason: RejectionReason, detail: str) -> pl.DataFrame:
+def rejected_recording(audiobook: str, section: int, reason: str, detail: str) -> pl.DataFrame:
     """One row of `records.REJECTIONS` for a whole recording."""
     row = {
         "audiobook": audiobook,
