@@ -22,7 +22,6 @@ from speech_mining.records import (
     SAMPLE_RATE_HZ,
     SAMPLES_PER_MS,
     SEGMENTS,
-    RejectionReason,
     conform,
     segment_id,
 )
