@@ -7,7 +7,9 @@ command runs, since `s2s --help` loads this module.
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +65,7 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
     from demo.pipeline import first_stage, further_stages, release_killed_runs, run_stage
     from s2s_assets.definitions import build
 
-    definitions = build(settings)
+    definitions = build(_impatient(settings))
     with dg.DagsterInstance.get() as instance, _progress() as bar:
         set_pools(instance, settings)
         release_killed_runs(instance)
@@ -73,6 +75,7 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
             if line:
                 bar.update(task, now=line)
 
+        _tell_of_retries(tell)
         run_stage(definitions, instance, first_stage(), tell)
         stages = further_stages(settings, instance)
         bar.update(task, total=len(stages) + 1, completed=1)
@@ -82,6 +85,23 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
             bar.advance(task)
         bar.update(task, description="done", now="")
     return _summary(settings), settings
+
+
+def _impatient(settings: Settings) -> Settings:
+    """The same, but for a person who waits: a step that found no server is not tried again for minutes."""
+    return settings.model_copy(update={"librivox": settings.librivox.model_copy(update={"step_retries": 0})})
+
+
+def _tell_of_retries(tell: Callable[[str], None]) -> None:
+    """Show what the client reports while it waits for a server."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    reports = logging.getLogger("speech_mining.sources")
+    reports.setLevel(logging.INFO)
+    reports.addHandler(Shown())
 
 
 def _progress() -> Progress:

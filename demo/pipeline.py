@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def run_stage(definitions: dg.Definitions, instance: dg.DagsterInstance, stage: 
         run_id=run_id,
     )
     if not result.success:
-        raise SpeechMiningError(_first_failure(result, stage), fix="`make dev` shows the whole run and its log")
+        raise SpeechMiningError(f"{_first_failure(result, stage)} (`make dev` shows the whole run and its log.)")
 
 
 def release_killed_runs(instance: dg.DagsterInstance) -> None:
@@ -138,4 +139,5 @@ def _first_failure(result: dg.ExecuteInProcessResult, stage: Stage) -> str:
         return f"The run of {stage.title} failed."
     error = failures[0].step_failure_data.error
     told = (error.cause or error).message.strip() if error else "no message"
+    told = re.sub(r"^speech_mining\.errors\.\w+: ", "", told)  # an error of ours needs no name, it explains itself
     return f"{stage.title}: {failures[0].step_key} failed: {told}"

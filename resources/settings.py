@@ -83,6 +83,7 @@ class LibriVoxSettings(_Strict):
     requests_per_second: float = Field(1.0, gt=0, description="API and metadata requests; LibriVox asks for 1.")
     attempts: int = Field(6, ge=1, description="Requests in a row that may fail before a recording is given up.")
     first_wait_s: float = Field(1.0, ge=0, description="Wait before the second attempt; it doubles from there.")
+    step_retries: int = Field(3, ge=0, description="How often a step that found no server is tried again.")
     allowed_hosts: tuple[str, ...] = Field((), description="Hosts beyond librivox.org and archive.org.")
     mirrors: dict[str, str] = Field(default_factory=dict, description="URL prefix → the prefix to fetch from instead.")
     max_recording_mb: int = Field(512, gt=0, description="A recording larger than this is refused.")

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from partitions.audiobooks import add_audiobooks
-from resources.compute import DOWNLOAD, NETWORK, OWNERS
+from resources.compute import DOWNLOAD, OWNERS, network_retries
 from resources.librivox import LibriVox
 from resources.metadata import column_schema, listed, rejected, rows
 from resources.settings import Settings
@@ -27,7 +27,7 @@ def catalogue(settings: Settings) -> dg.AssetsDefinition:
         kinds={"api", "parquet"},
         owners=OWNERS,
         pool=DOWNLOAD,
-        retry_policy=NETWORK,
+        retry_policy=network_retries(settings.librivox.step_retries),
         code_version="1",
         metadata={"dagster/column_schema": column_schema(CATALOGUE)},
     )

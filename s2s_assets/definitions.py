@@ -47,7 +47,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition]:
         asset
         for language in settings.languages
         for asset in (
-            raw_audio(language),
+            raw_audio(language, settings),
             segments(language, settings.segmentation),
             speech_embeddings(language, settings),
             speech_index(language, settings),

@@ -14,9 +14,10 @@ import polars as pl
 
 from partitions.audiobooks import BATCH, audiobooks, each_audiobook
 from partitions.languages import layer
-from resources.compute import DOWNLOAD, NETWORK, OWNERS
+from resources.compute import DOWNLOAD, OWNERS, network_retries
 from resources.librivox import LibriVox
 from resources.metadata import column_schema, rejected, rows
+from resources.settings import Settings
 from resources.storage import Lake, Storage
 from speech_mining.errors import LakeError, SpeechMiningError
 from speech_mining.records import CATALOGUE, RECORDINGS, REJECTIONS
@@ -26,7 +27,7 @@ from speech_mining.sources.client import PoliteClient
 from speech_mining.sources.downloads import FileFacts
 
 
-def raw_audio(language: str) -> dg.AssetsDefinition:
+def raw_audio(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The layer of one language."""
 
     @dg.asset(
@@ -40,7 +41,7 @@ def raw_audio(language: str) -> dg.AssetsDefinition:
         owners=OWNERS,
         tags={"language": language},
         pool=DOWNLOAD,
-        retry_policy=NETWORK,
+        retry_policy=network_retries(settings.librivox.step_retries),
         code_version=fetching.VERSION,
         metadata={"dagster/column_schema": column_schema(RECORDINGS)},
     )

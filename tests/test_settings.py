@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,14 @@ def test_only_the_embedded_library_brings_a_truth(monkeypatch: pytest.MonkeyPatc
     assert truth.name == "truth.parquet"
     monkeypatch.setenv("S2S_CATALOGUE_URL", "https://librivox.org")
     assert load_settings().truth_path is None
+
+
+def test_a_command_that_finds_no_server_says_so_in_one_paragraph(tmp_path: Path) -> None:
+    environment = {**os.environ, "S2S_CATALOGUE_URL": "http://127.0.0.1:9/", "S2S_LIBRIVOX__FIRST_WAIT_S": "0"}
+    command = [sys.executable, "-c", "from speech_mining.cli.app import main; main()", "demo", "--home", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert told.returncode == 2
+    words = " ".join(told.stderr.split())
+    assert "could not be had: ConnectError" in words
+    assert words.count("Fix:") == 1
+    assert "Traceback" not in told.stderr
