@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from speech_mining.records import DESCRIPTIONS, SAMPLE_RATE_HZ, Schema
+from speech_mining.quality.hours import hours_of
+from speech_mining.records import DESCRIPTIONS, Schema
 
-SECONDS_PER_HOUR = 3600
 SHOWN_DECIMALS = 4
 
 
@@ -60,7 +60,7 @@ def rejected(rejections: pl.DataFrame) -> dict[str, Any]:
 
 def hours(samples: int) -> float:
     """Hours of audio at 16 kHz, rounded for people."""
-    return round(samples / SAMPLE_RATE_HZ / SECONDS_PER_HOUR, 4)
+    return round(hours_of(samples), SHOWN_DECIMALS)
 
 
 def plot(markdown_image: str, *notes: str) -> dg.MarkdownMetadataValue:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
@@ -20,4 +23,11 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Lake(self.url)
 
 
-__all__ = ["Lake", "NewPartition", "Partition", "Storage"]
+def published(lake: Lake, metadata: Mapping[str, Any], layer: str, *key: str) -> dg.MaterializeResult[None]:
+    """What an asset reports of a partition that it has published: its figures, and its content as the data version."""
+    return dg.MaterializeResult(
+        metadata=metadata, data_version=dg.DataVersion(lake.partition(layer, *key).data_version)
+    )
+
+
+__all__ = ["Lake", "NewPartition", "Partition", "Storage", "published"]

@@ -13,7 +13,7 @@ from resources.compute import DOWNLOAD, OWNERS, network_retries
 from resources.librivox import LibriVox
 from resources.metadata import column_schema, listed, rejected, rows
 from resources.settings import Settings
-from resources.storage import Storage
+from resources.storage import Storage, published
 from speech_mining.records import CATALOGUE, REJECTIONS
 from speech_mining.sources.catalogue import Catalogue, fetch_catalogue
 
@@ -50,10 +50,7 @@ def catalogue(settings: Settings) -> dg.AssetsDefinition:
         }
         for language, books in added.items():
             context.log.info(f"{language}: {len(books)} new audiobooks")
-        return dg.MaterializeResult(
-            metadata=_figures(found, sections, added),
-            data_version=dg.DataVersion(storage.lake.partition("catalogue").data_version),
-        )
+        return published(storage.lake, _figures(found, sections, added), "catalogue")
 
     return _catalogue
 

@@ -181,21 +181,13 @@ def _files(lake: Lake, name: str, language: str, file: str) -> list[Path]:
 
 
 def _none_rejected(lake: Lake, name: str, language: str) -> CheckOutcome:
-    tables = [
-        lake.partition(name, language, book).read_table("rejections.parquet", REJECTIONS)
-        for book in lake.keys(name, language)
-    ]
-    rejections = pl.concat([pl.DataFrame(schema=dict(REJECTIONS)), *tables])
-    figures = {"audiobooks": len(tables), "rejected": rejections.height}
+    rejections = lake.read_tables(name, language, name="rejections.parquet", schema=REJECTIONS)
+    figures = {"audiobooks": len(lake.keys(name, language)), "rejected": rejections.height}
     return CheckOutcome(rejections.is_empty(), rejections, figures)
 
 
 def _covered(lake: Lake, language: str) -> CheckOutcome:
-    tables = [
-        lake.partition("segments", language, book).read_table("sections.parquet", SECTIONS)
-        for book in lake.keys("segments", language)
-    ]
-    sections = pl.concat([pl.DataFrame(schema=dict(SECTIONS)), *tables])
+    sections = lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS)
     lost = sections.filter(pl.col("coverage") < LEAST_COVERAGE)
     least = sections["coverage"].min()
     return CheckOutcome(

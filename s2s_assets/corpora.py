@@ -14,12 +14,12 @@ from partitions.language_pairs import pair_partitions, split
 from resources.compute import CPU, OWNERS
 from resources.metadata import column_schema, counted, hours, plot, rows
 from resources.settings import Settings
-from resources.storage import Lake, Storage
+from resources.storage import Lake, Storage, published
 from speech_mining.corpora import manifest
 from speech_mining.corpora.manifest import CORPUS, corpus_frame, write_manifest
 from speech_mining.mining import selection
 from speech_mining.mining.selection import Selected, select_non_overlapping
-from speech_mining.quality.hours import HOURS, hours_by_threshold
+from speech_mining.quality.hours import HOURS, hours_by_threshold, samples_of
 from speech_mining.records import PAIRS, RECORDINGS
 
 
@@ -55,8 +55,7 @@ def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
         """
         threshold = default if config.threshold is None else config.threshold
         metadata = _select(storage.lake, context.partition_key, threshold)
-        version = storage.lake.partition("s2s_corpus", context.partition_key).data_version
-        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+        return published(storage.lake, metadata, "s2s_corpus", context.partition_key)
 
     return _s2s_corpus
 
@@ -65,7 +64,10 @@ def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
     pairs = lake.partition("s2s_pairs", pair)
     table = pairs.read_table("pairs.parquet", PAIRS)
     selected = select_non_overlapping(table.filter(pl.col("score") >= threshold))
-    source, target = (_recordings(lake, language) for language in split(pair))
+    source, target = (
+        lake.read_tables("raw_audio", language, name="recordings.parquet", schema=RECORDINGS)
+        for language in split(pair)
+    )
     corpus = corpus_frame(selected.frame, source, target, pair)
     by_threshold = hours_by_threshold(pairs.local_path("pairs.parquet"))
     with lake.replace("s2s_corpus", pair) as new:
@@ -76,25 +78,16 @@ def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
     return _figures(pair, corpus, selected, by_threshold, threshold)
 
 
-def _recordings(lake: Lake, language: str) -> pl.DataFrame:
-    books = lake.keys("raw_audio", language)
-    tables = [
-        lake.partition("raw_audio", language, book).read_table("recordings.parquet", RECORDINGS) for book in books
-    ]
-    return pl.concat([pl.DataFrame(schema=dict(RECORDINGS)), *tables])
-
-
 def _figures(
     pair: str, corpus: pl.DataFrame, selected: Selected, by_threshold: pl.DataFrame, threshold: float
 ) -> dict[str, Any]:
     from speech_mining.quality.plots import as_markdown_image, plot_hours
 
-    spans = {side: _samples(corpus, side) for side in ("source", "target")}
     return {
         "dagster/row_count": corpus.height,
         "threshold": threshold,
-        "source_hours": hours(spans["source"]),
-        "target_hours": hours(spans["target"]),
+        "source_hours": hours(samples_of(corpus, "source")),
+        "target_hours": hours(samples_of(corpus, "target")),
         "hours_per_threshold": plot(
             as_markdown_image(plot_hours(by_threshold, threshold, title=pair)),
             "Sum counts every pair, union every stretch of speech once, post-processed what no other pair overlaps.",
@@ -103,7 +96,3 @@ def _figures(
         "counts": counted(selected.counts),
         "sample": rows(corpus, limit=15),
     }
-
-
-def _samples(corpus: pl.DataFrame, side: str) -> int:
-    return int((corpus[f"{side}_end_sample"] - corpus[f"{side}_start_sample"]).sum())

@@ -17,15 +17,13 @@ from partitions.languages import layer
 from resources.compute import CPU, GPU, ONE_GPU, OWNERS
 from resources.metadata import column_schema, counted, plot, rows
 from resources.settings import MiningSettings, Settings
-from resources.storage import Lake, Storage
+from resources.storage import Lake, Storage, published
 from speech_mining.errors import LakeError
 from speech_mining.knn.roll import ROWS, read_roll
 from speech_mining.mining import margin
 from speech_mining.mining.strategies import mine
 from speech_mining.mining.tables import NEIGHBOURS, neighbours_of, neighbours_tables, pairs_table
 from speech_mining.records import PAIRS
-
-MARGIN_BINS = 60
 
 
 class NeighbourConfig(dg.Config):
@@ -72,7 +70,7 @@ def s2s_neighbours(settings: Settings) -> dg.AssetsDefinition:
         """
         metadata = _search(storage.lake, context.partition_key, config, settings.mining)
         context.log.info(f"{context.partition_key}: {metadata['engine']}, {metadata['products']} products")
-        return _result(storage.lake, "s2s_neighbours", context.partition_key, metadata)
+        return published(storage.lake, metadata, "s2s_neighbours", context.partition_key)
 
     return _s2s_neighbours
 
@@ -101,7 +99,7 @@ def s2s_pairs(settings: Settings) -> dg.AssetsDefinition:
         Kept from the floor (1.00) upward, so that any threshold above it can be compared without mining again.
         """
         metadata = _score(storage.lake, context.partition_key, config, mining)
-        return _result(storage.lake, "s2s_pairs", context.partition_key, metadata)
+        return published(storage.lake, metadata, "s2s_pairs", context.partition_key)
 
     return _s2s_pairs
 
@@ -181,7 +179,3 @@ def _pair_figures(table: pl.DataFrame, threshold: float) -> dict[str, Any]:
         "margins": plot(as_markdown_image(plot_scores(table["score"].to_numpy(), threshold))),
         "sample": rows(table, limit=10),
     }
-
-
-def _result(lake: Lake, name: str, pair: str, metadata: dict[str, Any]) -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(lake.partition(name, pair).data_version))

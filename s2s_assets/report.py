@@ -12,7 +12,7 @@ import polars as pl
 from resources.compute import CPU, OWNERS
 from resources.metadata import plot, rows
 from resources.settings import Settings
-from resources.storage import Storage
+from resources.storage import Storage, published
 from speech_mining.quality.summary import Summary, summarise
 
 ALL_CORPORA = dg.AssetDep("s2s_corpus", partition_mapping=dg.AllPartitionMapping())
@@ -39,10 +39,7 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
             new.write_frame("hours.parquet", hours)
             new.write_frame("pairs.parquet", _pairs(summary))
             new.write_json("summary.json", summary.as_dict())
-        return dg.MaterializeResult(
-            metadata=_figures(summary, hours, settings.mining.threshold),
-            data_version=dg.DataVersion(storage.lake.partition("quality_report").data_version),
-        )
+        return published(storage.lake, _figures(summary, hours, settings.mining.threshold), "quality_report")
 
     return _quality_report
 
@@ -75,16 +72,14 @@ def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
             new.write_frame("wrong.parquet", wrong)
             new.write_frame("missed.parquet", missed)
             new.write_json("summary.json", summary.as_dict())
-        return dg.MaterializeResult(
-            metadata={
-                "precision": round(summary.precision or 0.0, 4),
-                "recall": round(summary.recall or 0.0, 4),
-                "by_pair": rows(compared, limit=100),
-                "wrong": rows(wrong, limit=30),
-                "missed": rows(missed, limit=30),
-            },
-            data_version=dg.DataVersion(storage.lake.partition("truth_comparison").data_version),
-        )
+        metadata = {
+            "precision": round(summary.precision or 0.0, 4),
+            "recall": round(summary.recall or 0.0, 4),
+            "by_pair": rows(compared, limit=100),
+            "wrong": rows(wrong, limit=30),
+            "missed": rows(missed, limit=30),
+        }
+        return published(storage.lake, metadata, "truth_comparison")
 
     return _truth_comparison
 

@@ -13,7 +13,7 @@ from partitions.languages import language_partition, layer
 from resources.compute import GPU, ONE_GPU, OWNERS
 from resources.metadata import column_schema, hours, rows
 from resources.settings import Settings
-from resources.storage import Lake, Storage
+from resources.storage import Lake, Storage, published
 from speech_mining.knn.roll import ROLL, ROWS, Roll, call_the_roll, read_blocks
 from speech_mining.mining.recurring import VERSION, RecurringConfig, RecurringReport, recurring_rows
 
@@ -51,10 +51,7 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         context.log.info(f"{roll.segments.height} segments of {roll.blocks.height} audiobooks")
         recurring = _recurring(roll, config)
         described = _write(lake, language, roll, recurring, settings.index_factory)
-        return dg.MaterializeResult(
-            metadata={**described, **_figures(roll, recurring)},
-            data_version=dg.DataVersion(lake.partition("speech_index", language).data_version),
-        )
+        return published(lake, {**described, **_figures(roll, recurring)}, "speech_index", language)
 
     return _speech_index
 

@@ -179,6 +179,12 @@ class Lake:
             return []
         return sorted(child.name for child in folder.iterdir() if (child / CURRENT).exists())
 
+    def read_tables(self, layer: str, *prefix: str, name: str, schema: Schema) -> pl.DataFrame:
+        """The table `name` of every published partition below `prefix`, one below the other."""
+        keys = self.keys(layer, *prefix)
+        tables = [self.partition(layer, *prefix, key).read_table(name, schema) for key in keys]
+        return pl.concat([pl.DataFrame(schema=dict(schema)), *tables])
+
     @contextmanager
     def replace(self, layer: str, *key: str) -> Iterator[NewPartition]:
         """Fill a new generation of a partition; it is published when the block ends without an error.

@@ -95,10 +95,11 @@ def _postprocessed(kept: pl.DataFrame, threshold: float) -> dict[str, float]:
     reached = kept.filter(pl.col("score") >= threshold)
     return {
         "postprocessed_pairs": reached.height,
-        "source_postprocessed_h": hours_of(_length(reached, "source")),
-        "target_postprocessed_h": hours_of(_length(reached, "target")),
+        "source_postprocessed_h": hours_of(samples_of(reached, "source")),
+        "target_postprocessed_h": hours_of(samples_of(reached, "target")),
     }
 
 
-def _length(pairs: pl.DataFrame, side: str) -> int:
+def samples_of(pairs: pl.DataFrame, side: str) -> int:
+    """Samples of the spans of a side ("source" or "target"), added up."""
     return int((pairs[f"{side}_end_sample"] - pairs[f"{side}_start_sample"]).sum())

@@ -15,8 +15,8 @@ import polars as pl
 from speech_mining.corpora.manifest import CORPUS
 from speech_mining.evaluation.truth import Comparison, compare_with_truth
 from speech_mining.lake import Lake
-from speech_mining.quality.hours import HOURS
-from speech_mining.records import SAMPLE_RATE_HZ, SEGMENTS
+from speech_mining.quality.hours import HOURS, hours_of, samples_of
+from speech_mining.records import SEGMENTS
 from speech_mining.segmentation.audiobook import SECTIONS
 
 
@@ -87,13 +87,17 @@ def summarise(lake: Lake, languages: Sequence[str], pairs: Sequence[str], truth:
         pairs: whose corpora are counted; those not made yet are left out.
         truth: known translations with a column `language_pair`, to compare every corpus with.
     """
-    books = [(language, book) for language in languages for book in lake.keys("segments", language)]
-    sections = [lake.partition("segments", *book).read_table("sections.parquet", SECTIONS) for book in books]
-    found = [pl.DataFrame(schema=dict(SECTIONS)), *sections]
-    segments = sum(lake.partition("segments", *book).read_table("segments.parquet", SEGMENTS).height for book in books)
-    recordings = pl.concat(found)
+    books = {book for language in languages for book in lake.keys("segments", language)}
+    tables = [
+        lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS) for language in languages
+    ]
+    recordings = pl.concat([pl.DataFrame(schema=dict(SECTIONS)), *tables])
+    segments = sum(
+        lake.read_tables("segments", language, name="segments.parquet", schema=SEGMENTS).height
+        for language in languages
+    )
     return Summary(
-        audiobooks=len({book for _, book in books}),
+        audiobooks=len(books),
         recordings=recordings.height,
         audio_hours=float(recordings["duration_s"].sum()) / 3600,
         segments=segments,
@@ -109,16 +113,11 @@ def _pair(lake: Lake, pair: str, truth: pl.DataFrame | None) -> PairSummary:
         pair=pair,
         pairs=corpus.height,
         threshold=partition.read_json("selection.json")["threshold"],
-        source_hours=_hours(corpus, "source"),
-        target_hours=_hours(corpus, "target"),
+        source_hours=hours_of(samples_of(corpus, "source")),
+        target_hours=hours_of(samples_of(corpus, "target")),
         hours=partition.read_table("hours.parquet", HOURS),
         comparison=None if known is None or known.is_empty() else compare_with_truth(corpus, known),
     )
-
-
-def _hours(corpus: pl.DataFrame, side: str) -> float:
-    samples = int((corpus[f"{side}_end_sample"] - corpus[f"{side}_start_sample"]).sum())
-    return samples / SAMPLE_RATE_HZ / 3600
 
 
 def _as_dict(pair: PairSummary) -> dict[str, Any]:
