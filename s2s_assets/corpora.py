@@ -17,6 +17,7 @@ from resources.settings import Settings
 from resources.storage import Lake, Storage, published
 from speech_mining.corpora import manifest
 from speech_mining.corpora.manifest import CORPUS, corpus_frame, write_manifest
+from speech_mining.errors import SettingsError
 from speech_mining.mining import selection
 from speech_mining.mining.selection import Selected, select_non_overlapping
 from speech_mining.quality.hours import HOURS, hours_by_threshold, samples_of
@@ -62,6 +63,14 @@ def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
 
 def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
     pairs = lake.partition("s2s_pairs", pair)
+    floor = pairs.read_json("scoring.json")["threshold"]
+    if threshold < floor:
+        raise SettingsError(
+            f"A corpus from {threshold} was asked of pairs that are kept from {floor}.",
+            expected=f"a threshold of at least {floor}",
+            cause="the pairs were materialized with a higher floor",
+            fix="materialize s2s_pairs with a lower floor, or raise the threshold",
+        )
     table = pairs.read_table("pairs.parquet", PAIRS)
     selected = select_non_overlapping(table.filter(pl.col("score") >= threshold))
     source, target = (
@@ -69,7 +78,7 @@ def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
         for language in split(pair)
     )
     corpus = corpus_frame(selected.frame, source, target, pair)
-    by_threshold = hours_by_threshold(pairs.local_path("pairs.parquet"))
+    by_threshold = hours_by_threshold(pairs.local_path("pairs.parquet"), floor=floor)
     with lake.replace("s2s_corpus", pair) as new:
         new.write_table("corpus.parquet", corpus, CORPUS)
         write_manifest(corpus, new.path("manifest.tsv.gz"))

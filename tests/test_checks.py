@@ -13,7 +13,9 @@ import pytest
 from resources.settings import load_settings
 from resources.storage import Storage
 from s2s_assets.checks import checks
+from s2s_assets.definitions import build
 from speech_mining.corpora.manifest import CORPUS
+from speech_mining.errors import SettingsError
 from speech_mining.lake import Lake
 from speech_mining.quality.hours import hours_by_threshold
 from speech_mining.records import PAIRS, REJECTIONS, SEGMENTS
@@ -143,3 +145,27 @@ def test_lost_speech_a_missing_recording_and_a_bad_vector_are_shown(tmp_path: Pa
 def _filled(frame: pl.DataFrame) -> pl.DataFrame:
     missing = {name: pl.lit(None, dtype) for name, dtype in REJECTIONS.items() if name not in frame.columns}
     return frame.with_columns(**missing).select([pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items()])
+
+
+def test_a_corpus_below_the_floor_of_its_pairs_is_refused_and_hours_begin_at_the_floor(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, languages="deu,eng")
+    lake = Lake(settings.lake_url)
+    with lake.replace("s2s_pairs", "deu-eng") as new:
+        new.write_table("pairs.parquet", pl.DataFrame(schema=dict(PAIRS)), PAIRS)
+        new.write_json("scoring.json", {"threshold": 1.04})
+    job = build(settings).resolve_implicit_global_asset_job_def()
+
+    def run(threshold: float) -> None:
+        config = {"ops": {"s2s_corpus": {"config": {"threshold": threshold}}}}
+        with dg.DagsterInstance.ephemeral() as instance:
+            job.execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey("s2s_corpus")],
+                partition_key="deu-eng",
+                run_config=config,
+            )
+
+    with pytest.raises(SettingsError, match=r"from 1\.02 was asked of pairs that are kept from 1\.04"):
+        run(1.02)
+    run(1.06)
+    assert lake.partition("s2s_corpus", "deu-eng").read_frame("hours.parquet")["threshold"].min() == 1.04
