@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_mining.errors import EmbeddingError, SettingsError
-from speech_mining.knn import exact, settle
+from speech_mining.knn import hardware, plan, products, settle
 from speech_mining.knn.exact import both_directions
 from speech_mining.knn.neighbours import Neighbours
-from speech_mining.knn.products import tiling
 from speech_mining.knn.vectors import normalise
 
-ENGINES = ("fp32", "faiss")
+ENGINES = ("int8", "fp32", "faiss")
 
 
 def random_rows(count: int, dimension: int, seed: int, dtype: npt.DTypeLike = np.float16) -> npt.NDArray:
@@ -95,13 +94,40 @@ def test_more_equal_vectors_than_the_slack_are_searched_again(engine: str) -> No
     assert_exact(found, source, target, 16)
 
 
-def test_vectors_in_one_narrow_cone_keep_their_order() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_vectors_in_one_narrow_cone_keep_their_order(engine: str) -> None:
     """Anisotropic embeddings: all cosines lie between 0.9995 and 1, a few float32 steps apart."""
     axis = random_rows(1, 48, 5, np.float32)
     source = normalise(axis + 0.003 * random_rows(300, 48, 6, np.float32)).astype(np.float16)
     target = normalise(axis + 0.003 * random_rows(400, 48, 7, np.float32)).astype(np.float16)
 
-    assert_exact(both_directions(source, target, 16), source, target, 16)
+    assert_exact(both_directions(source, target, 16, engine=engine), source, target, 16)
+
+
+@pytest.mark.parametrize("values", [1, 2, 3, 30])
+def test_rows_of_few_large_values_are_searched_exactly(values: int) -> None:
+    """Worst for codes of eight bits: a rotation of single values has few distinct results."""
+    rng = np.random.default_rng(values)
+    sides = []
+    for count in (700, 900):
+        rows = np.zeros((count, 256), np.float32)
+        for row in rows:
+            row[rng.choice(256, values, replace=False)] = rng.choice([-1.0, 1.0, 0.5], values)
+        sides.append(normalise(rows).astype(np.float16))
+
+    assert_exact(both_directions(*sides, 4, engine="int8"), *sides, 4)
+
+
+@pytest.mark.parametrize("engine", ["int8", "fp32"])
+def test_values_of_uneven_size_are_searched_exactly(engine: str) -> None:
+    """Some dimensions a thousand times larger than others, as in real embedding spaces."""
+    scales = np.geomspace(1, 1000, 192)
+    source, target = (
+        normalise(np.random.default_rng(seed).standard_normal((count, 192)) * scales).astype(np.float16)
+        for seed, count in ((0, 2500), (1, 2100))
+    )
+
+    assert_exact(both_directions(source, target, 16, engine=engine), source, target, 16)
 
 
 def test_threads_and_blocks_do_not_change_a_byte() -> None:
@@ -110,16 +136,17 @@ def test_threads_and_blocks_do_not_change_a_byte() -> None:
 
     reference = both_directions(source, target, 5, threads=1)
 
-    for threads, memory_gb in [(2, None), (3, 0.004), (1, 0.001)]:
+    for threads, memory_gb in [(2, None), (3, 0.06), (1, 0.02)]:
         assert_same(reference, both_directions(source, target, 5, threads=threads, memory_gb=memory_gb))
 
 
 def test_float32_rows_agree_between_engines() -> None:
     source, target = random_rows(200, 100, 10, np.float32), random_rows(300, 100, 11, np.float32)
 
-    fp32, faiss = (both_directions(source, target, 7, engine=engine) for engine in ENGINES)
+    int8, fp32, faiss = (both_directions(source, target, 7, engine=engine) for engine in ENGINES)
 
     assert_same(fp32, faiss)
+    assert_same(fp32, int8)
     np.testing.assert_array_equal(fp32.forward_rows, brute_force(source, target, 7)[0])
 
 
@@ -160,7 +187,31 @@ def test_an_empty_side_gives_missing_neighbours(engine: str) -> None:
 def test_auto_says_what_it_took_and_why() -> None:
     found = both_directions(random_rows(3, 8, 0), random_rows(2, 8, 1), 1)
 
-    assert found.engine == "fp32" and "auto took fp32" in found.reason
+    assert found.engine == "fp32" and "auto took fp32" in found.reason and "8 values" in found.reason
+
+
+def test_auto_takes_int8_where_the_processor_has_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = random_rows(30, 256, 0), random_rows(20, 256, 1)
+    chosen = {}
+    for instructions in ("AMX", ""):
+        monkeypatch.setattr(hardware, "int8_is_fast", lambda known=instructions: known)
+        chosen[instructions] = both_directions(*sides, 3)
+
+    assert chosen["AMX"].engine == "int8" and "AMX" in chosen["AMX"].reason
+    assert chosen[""].engine == "fp32" and "no int8 instructions" in chosen[""].reason
+    assert_same(chosen["AMX"], chosen[""])
+
+
+def test_cuda_is_refused_by_name_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_device", lambda: "")
+    with pytest.raises(SettingsError, match="no CUDA device"):
+        both_directions(random_rows(3, 8, 0), random_rows(2, 8, 1), 1, engine="cuda")
+
+
+def test_a_torch_without_int8_products_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert products.int8_works()
+    monkeypatch.setattr(products, "multiply_codes", lambda left, right, out: out.numpy())  # whatever memory held
+    assert not products.int8_works()
 
 
 def test_progress_rises_to_the_number_of_products() -> None:
@@ -213,7 +264,7 @@ def test_sides_of_different_dimension_are_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"engine": "int9"}, "no engine 'int9'.*auto, fp32, faiss"),
+        ({"engine": "int9"}, "no engine 'int9'.*auto, int8, fp32, cuda, faiss"),
         ({"k": 0}, "k is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"memory_gb": -1.0}, "memory_gb is -1"),
@@ -225,13 +276,18 @@ def test_a_request_that_cannot_work_is_refused(asked: dict, message: str) -> Non
         both_directions(random_rows(50, 8, 0), random_rows(50, 8, 1), **asked)
 
 
-@given(memory_gb=st.floats(0.002, 1), dimension=st.integers(1, 1024), threads=st.integers(1, 3))
-def test_blocks_fit_the_memory_given(memory_gb: float, dimension: int, threads: int) -> None:
-    tiles = tiling(memory_gb, 100_000, dimension, threads)
+@given(memory_gb=st.floats(0.08, 4), rows=st.integers(0, 100_000), dimension=st.integers(1, 1024), k=st.integers(1, 40))
+def test_a_plan_fits_the_memory_given(memory_gb: float, rows: int, dimension: int, k: int) -> None:
+    sizes = plan.Sizes(rows, 20_000, dimension, k, 1, dimension + 8)
+    try:
+        found = plan.plan(memory_gb, sizes)
+    except SettingsError as refused:
+        assert "at least" in str(refused)
+        return
 
-    block = tiles.rows * tiles.columns + (tiles.rows + tiles.columns) * dimension
-    assert 100_000 + 4 * block * threads <= memory_gb * 1e9
-    assert min(tiles.rows, tiles.columns) >= 64
+    results, lists = 12 * k * (rows + 20_000), 8 * found.room.most * (20_000 + found.shard)
+    assert results + lists + found.shard * dimension + 4 * found.tiles.rows * found.tiles.columns <= memory_gb * 1e9
+    assert k < found.room.kept < found.room.most and 1 <= found.shard <= max(1, rows)
 
 
 def test_the_error_bound_holds_for_float32_products() -> None:
@@ -243,12 +299,13 @@ def test_the_error_bound_holds_for_float32_products() -> None:
     assert 0 < error < settle.product_error(1024) < 1e-4
 
 
-def test_without_slack_the_second_search_still_finds_all(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_slack_the_second_search_still_finds_all(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """With lists of k alone no row can be certified: everything rests on the second search."""
-    monkeypatch.setattr(exact, "SLACK", 0)
+    monkeypatch.setattr(plan, "ROOMS", ((0, 1),))
     source, target = random_rows(300, 16, 20), random_rows(5000, 16, 21)
 
-    assert_exact(both_directions(source, target, 4), source, target, 4)
+    assert_exact(both_directions(source, target, 4, engine=engine), source, target, 4)
 
 
 def test_tables_that_do_not_belong_together_are_refused() -> None:

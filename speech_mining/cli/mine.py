@@ -44,10 +44,12 @@ class Strategy(str, Enum):
 
 
 class Engine(str, Enum):
-    """Names as in `speech_mining.knn.exact.ENGINES`."""
+    """Names as in `speech_mining.knn.hardware.ENGINES`."""
 
     auto = "auto"
+    int8 = "int8"
     fp32 = "fp32"
+    cuda = "cuda"
     faiss = "faiss"
 
 

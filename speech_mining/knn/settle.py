@@ -1,122 +1,117 @@
 """From rough lists to exact ones: score candidates exactly, prove that nobody was missed, search again where not.
 
-An engine hands in, for every query row, a list a little longer than k, chosen by rough products whose error is
-bounded. The cosine that counts is the exact product rounded once to float32 (`fold`), so results do not depend on the
-engine, the block size or the threads. A row is certified when its exact k-th cosine exceeds the last rough one by
-more than the error bound: no row outside the list can then reach it. The others are searched again in full.
+An engine hands in, for every query row, candidates chosen by rough products whose error it bounds. The cosine that
+counts is the exact product rounded once to float32 (`kernels.rescore`), so results do not depend on the engine, the
+block size or the threads. A neighbour is proved when its exact cosine exceeds the value below which candidates were
+dropped by more than the error: no row outside the list can then reach it. Queries with fewer proved neighbours than
+are wanted are searched again in full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from speech_mining.knn.engines.fp32 import product_error
+from speech_mining.knn.engines.protocol import Errors, Vectors
 from speech_mining.knn.neighbours import Cosines, Rows
-from speech_mining.knn.products import BLOCK_COLUMNS, multiply, widened
+from speech_mining.knn.products import Crew, bands, multiply, widened
+from speech_mining.knn.toplists import TopLists
+from speech_mining.knn.vectors import raw, taken
 
 QUERIES = 256
 """Query rows a thread settles at a time."""
+COLUMNS = 1024
+"""Base rows they are compared with at a time when they are searched again."""
 
 
 @dataclass(frozen=True, eq=False)
-class RoughLists:
-    """The best candidates of each query by rough products, sorted by decreasing product."""
+class Rough:
+    """What an engine found out about some queries."""
 
-    products: npt.NDArray[np.float32]
-    """float32 (n, w), -inf where there is no candidate."""
-    rows: npt.NDArray[np.int32]
-    """int32 (n, w), -1 where there is none."""
-    error: float
-    """No rough product is further than this from the cosine."""
+    lists: TopLists
+    errors: Errors
+    """float64 (n,): no rough product is further than this from the exact one."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
-    """What a thread needs to settle some queries."""
+class Settled:
+    """Exact lists, by decreasing cosine, then increasing row."""
 
-    queries: npt.NDArray[Any]
-    base: npt.NDArray[Any]
-    lists: RoughLists
-    cosines: Cosines
     rows: Rows
+    """int64 (n, size); -1 where there is none."""
+    cosines: Cosines
+    """float32 (n, size); -inf where there is none."""
+    depths: npt.NDArray[np.int32]
+    """int32 (n,): the first so many are certainly the best of the whole base."""
+    searched_again: int
+    """Queries whose rough lists did not prove enough."""
 
 
-def product_error(dimension: int) -> float:
-    """Bound on |float32 product - cosine| of unit rows, whatever the order of addition.
-
-    Higham, "Accuracy and stability of numerical algorithms", 2nd ed., eq. 3.5: dimension * 2^-24 * |x||y|, with room
-    for the second-order term, for lengths that are not quite 1 and for the cosine's own rounding.
-    """
-    return (dimension + 8) * 2.0**-24 * 1.02
-
-
-def settle(
-    queries: npt.NDArray[Any], base: npt.NDArray[Any], lists: RoughLists, k: int, pool: Executor
-) -> tuple[Rows, Cosines, int]:
-    """Turn rough lists into the exact k nearest rows of each query.
+def settle(queries: Vectors, base: Vectors, rough: Rough, size: int, crew: Crew, wanted: int | None = None) -> Settled:
+    """Turn rough lists into exact ones.
 
     Args:
         queries: float16 or float32 (n, d), unit rows.
         base: the same, (m, d).
-        lists: candidates of each query; at least min(k, m) of them.
-        k: neighbours wanted.
-        pool: runs the parts.
-
-    Returns:
-        int64 (n, k) rows, float32 (n, k) cosines, and how many queries had to be searched again.
+        rough: candidates of each query; their rows are rows of `base`.
+        size: length of the exact lists.
+        crew: runs the parts.
+        wanted: queries with fewer proved neighbours are searched again; None wants all of them proved.
     """
-    from speech_mining.knn import fold  # not in the threads: numba is not safe to import from two at once
+    from speech_mining.knn import kernels  # not in the threads: numba is not safe to import from two at once
 
-    side = _Side(
-        queries, raw(base), lists, np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    count = len(queries)
+    settled = Settled(
+        np.empty((count, size), np.int64), np.empty((count, size), np.float32), np.empty(count, np.int32), 0
     )
-    for _ in pool.map(lambda part: _rescore(side, part, fold.rescore), _parts(len(queries))):
+    for _ in crew.pool.map(
+        lambda part: _rescore(queries, base, rough, settled, part, kernels.rescore), bands(count, QUERIES)
+    ):
         pass
-    doubtful = _uncertified(side, k)
-    for _ in pool.map(lambda part: _search_again(side, doubtful[part], fold.refine), _parts(len(doubtful))):
+    short = np.flatnonzero(settled.depths < min(size if wanted is None else wanted, len(base)))
+    for _ in crew.pool.map(
+        lambda part: _search_again(queries, base, settled, short[part], kernels.refine), bands(len(short), QUERIES)
+    ):
         pass
-    return side.rows, side.cosines, len(doubtful)
+    return Settled(settled.rows, settled.cosines, settled.depths, len(short))
 
 
-def raw(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only view for compiled code, float16 as its bits; a copy only where rows are not contiguous."""
-    view = np.ascontiguousarray(matrix).view(np.ndarray)
-    view = view.view(np.uint16) if view.dtype == np.float16 else view[:]
-    view.flags.writeable = False  # one compiled version for arrays and memory maps
-    return view
+def _rescore(
+    queries: Vectors, base: Vectors, rough: Rough, settled: Settled, part: slice, rescore: Callable[..., None]
+) -> None:
+    keys, counts, floors = rough.lists.part(part)
+    own = settled.cosines[part], settled.rows[part], settled.depths[part]
+    if isinstance(base, np.ndarray):
+        rescore(raw(queries[part]), raw(base), (keys, counts, floors), rough.errors[part], *own)
+        return
+    used = np.arange(keys.shape[1]) < counts[:, None]
+    named, places = np.unique(_LAST - (keys[used] & _LAST), return_inverse=True)
+    keys[used] = (keys[used] & ~_LAST) | (_LAST - places)  # same order, since `named` ascends
+    rescore(raw(queries[part]), raw(taken(base, named)), (keys, counts, floors), rough.errors[part], *own)
+    found = own[1] >= 0
+    own[1][found] = named[own[1][found]]
 
 
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(first, first + QUERIES) for first in range(0, count, QUERIES))
+_LAST = np.int64(0x7FFFFFFF)
+"""The lower half of a key is this, less the row."""
 
 
-def _rescore(side: _Side, part: slice, rescore: Callable[..., None]) -> None:
-    rescore(raw(side.queries[part]), side.base, side.lists.rows[part], side.cosines[part], side.rows[part])
-
-
-def _uncertified(side: _Side, k: int) -> npt.NDArray[np.intp]:
-    """Queries whose k-th neighbour might be outside the list."""
-    if side.lists.rows.shape[1] >= len(side.base):
-        return np.empty(0, np.intp)
-    reach = side.lists.products[:, -1].astype(np.float64) + side.lists.error
-    return np.flatnonzero(~(side.cosines[:, k - 1] > reach))
-
-
-def _search_again(side: _Side, doubtful: npt.NDArray[np.intp], refine: Callable[..., None]) -> None:
-    """Go through the whole base; the k-th cosine already found tells how little needs an exact product."""
-    own = side.queries[doubtful]
+def _search_again(
+    queries: Vectors, base: Vectors, settled: Settled, short: npt.NDArray[np.intp], refine: Callable[..., None]
+) -> None:
+    """Go through the whole base; the last cosine already found tells how little needs an exact product."""
+    own = taken(queries, short)
     wide = widened(own)
-    floor = (side.cosines[doubtful, -1] - product_error(own.shape[1])).astype(np.float32)
+    floor = (settled.cosines[short, -1] - product_error(own.shape[1])).astype(np.float32)
     floor = np.nextafter(floor, np.float32(-np.inf))
-    cosines = np.full((len(doubtful), side.cosines.shape[1]), -np.inf, np.float32)
+    cosines = np.full((len(short), settled.cosines.shape[1]), -np.inf, np.float32)
     rows = np.full(cosines.shape, -1, np.int64)
-    for first in range(0, len(side.base), BLOCK_COLUMNS):
-        block = side.base[first : first + BLOCK_COLUMNS]
-        products = multiply(wide, widened(block.view(np.float16) if block.dtype == np.uint16 else block))
-        refine(raw(own), block, products, first, floor, cosines, rows)
-    side.cosines[doubtful], side.rows[doubtful] = cosines, rows
+    for first in range(0, len(base), COLUMNS):
+        block = base[first : first + COLUMNS]
+        refine(raw(own), raw(block), multiply(wide, widened(block)), first, floor, cosines, rows)
+    settled.cosines[short], settled.rows[short] = cosines, rows
+    settled.depths[short] = (rows >= 0).sum(1)

@@ -5,7 +5,7 @@ Nothing is searched here, and no file is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +21,68 @@ CHUNK_VALUES = 1 << 21
 """Values looked at together, so that a memory map is never read whole."""
 NAMED_ROWS = 5
 """Bad rows an error names before it only counts them."""
+
+
+class Stack:
+    """Matrices of one dimension and type laid end to end, without copying them: what a language's blocks are."""
+
+    def __init__(self, blocks: Sequence[npt.NDArray[Any]], dimension: int = 0, dtype: Any = np.float16) -> None:
+        """Stack `blocks`; `dimension` and `dtype` are those of a stack of none.
+
+        Raises:
+            EmbeddingError: blocks differ in dimension or type.
+        """
+        forms = {(block.shape[1:], block.dtype.name) for block in blocks}
+        if len(forms) > 1:
+            raise EmbeddingError(
+                f"Blocks of {len(forms)} forms: {', '.join(f'{dtype} {shape}' for shape, dtype in sorted(forms))}.",
+                expected="one dimension and one type in all blocks",
+                cause="they were embedded by different encoders",
+            )
+        self.blocks = list(blocks)
+        self.dtype = blocks[0].dtype if blocks else np.dtype(dtype)
+        self._starts = np.cumsum([0, *(len(block) for block in blocks)])
+        self.shape = (int(self._starts[-1]), blocks[0].shape[1] if blocks else dimension)
+        self.ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """Rows `first:stop`; a copy only where they come from more than one block."""
+        first, stop, _ = rows.indices(len(self))
+        parts = []
+        for number in range(int(np.searchsorted(self._starts, first, "right")) - 1, len(self.blocks)):
+            start = int(self._starts[number])
+            if start >= stop:
+                break
+            parts.append(self.blocks[number][max(first - start, 0) : stop - start])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of chosen rows, in the order they are named."""
+        chosen = np.empty((len(rows), self.shape[1]), self.dtype)
+        number = np.searchsorted(self._starts, rows, "right") - 1
+        for block in np.unique(number):
+            here = np.flatnonzero(number == block)
+            chosen[here] = self.blocks[block][rows[here] - self._starts[block]]
+        return chosen
+
+
+def taken(matrix: Any, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of chosen rows of an array, a memory map or a `Stack`."""
+    chosen: npt.NDArray[Any] = matrix.take(rows) if isinstance(matrix, Stack) else np.asarray(matrix[rows])
+    return chosen
+
+
+def raw(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only view for compiled code, float16 as its bits; a copy only where rows are not contiguous."""
+    view = np.ascontiguousarray(matrix).view(np.ndarray)
+    view = view.view(np.uint16) if view.dtype == np.float16 else view[:]
+    view.flags.writeable = False  # one compiled version for arrays and memory maps
+    return view
 
 
 def normalise(matrix: npt.NDArray[Any], name: str = "The matrix") -> npt.NDArray[np.float32]:
@@ -49,11 +111,11 @@ def normalise(matrix: npt.NDArray[Any], name: str = "The matrix") -> npt.NDArray
     return unit
 
 
-def check_unit_rows(matrix: npt.NDArray[Any], name: str) -> None:
+def check_unit_rows(matrix: Any, name: str) -> None:
     """Refuse a matrix that the engines cannot search.
 
     Args:
-        matrix: float16 or float32 (n, d) with unit rows.
+        matrix: float16 or float32 (n, d) with unit rows: an array, a memory map or a `Stack`.
         name: what the matrix is called in errors.
 
     Raises:
@@ -84,7 +146,7 @@ def _refuse_lengths(
     )
 
 
-def _check_form(matrix: npt.NDArray[Any], name: str, dtypes: tuple[Any, ...]) -> None:
+def _check_form(matrix: Any, name: str, dtypes: tuple[Any, ...]) -> None:
     if matrix.ndim != 2 or matrix.dtype not in dtypes:
         raise EmbeddingError(
             f"{name} is {matrix.dtype} with shape {matrix.shape}.",
@@ -95,14 +157,14 @@ def _check_form(matrix: npt.NDArray[Any], name: str, dtypes: tuple[Any, ...]) ->
         raise EmbeddingError(f"{name} has rows of dimension 0.", expected="at least one value a row")
 
 
-def _largest_magnitudes(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _largest_magnitudes(matrix: Any) -> npt.NDArray[np.float64]:
     largest = np.empty(len(matrix), np.float64)
     for part in _chunks(matrix):
         largest[part] = np.abs(matrix[part]).max(axis=1)
     return largest
 
 
-def _chunks(matrix: npt.NDArray[Any]) -> Iterator[slice]:
+def _chunks(matrix: Any) -> Iterator[slice]:
     step = max(1, CHUNK_VALUES // matrix.shape[1])
     return (slice(first, first + step) for first in range(0, len(matrix), step))
 

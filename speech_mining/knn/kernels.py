@@ -1,0 +1,382 @@
+"""Compiled inner loops of a search: codes of rows, folding of products into running lists, exact products.
+
+All of them stand in this one file, because numba's cache on disk notices a change in a function's own file only: a
+caller in another file would go on with the old callee. It imports numba, so it is imported by the functions that need
+it and not by modules that are loaded early.
+
+Which blocks are multiplied is in `engines`, what a list is in `toplists`, what becomes of it in `settle`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numba.extending import overload
+
+WIDTH = 32
+"""Products looked at together. The trip count has to be a constant, or LLVM does not vectorise the comparison."""
+TURNS = 4
+LIMIT = np.float32(127)
+SHIFT = np.float32(1.5 * 2**23)
+"""Adding and taking it away again rounds a float32 to the nearest whole number, and vectorises."""
+
+
+def _compiled(function: Any) -> Any:
+    return nb.njit(nogil=True, cache=True, boundscheck=False)(function)
+
+
+@_compiled
+def ordered(number: Any) -> Any:
+    """The bits of a float32 as an int32 of the same order.
+
+    Positive floats are ordered like their bits; the bits of negative ones below the sign run the other way.
+    """
+    bits = np.float32(number).view(np.int32)
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@_compiled
+def key_of(value: Any, row: Any) -> Any:
+    """A candidate as one number: the larger value first, among equal values the lower row."""
+    return (np.int64(ordered(value)) << 32) | np.int64(0x7FFFFFFF - row)
+
+
+@_compiled
+def value_of(key: Any) -> Any:
+    """The value of a candidate."""
+    upper = np.int32(key >> 32)
+    bits = upper ^ ((upper >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return np.int32(bits).view(np.float32)
+
+
+@_compiled
+def row_of(key: Any) -> Any:
+    """The row of a candidate."""
+    return np.int64(0x7FFFFFFF - (key & 0x7FFFFFFF))
+
+
+@_compiled
+def cut(keys: Any, count: Any, kept: Any) -> Any:
+    """Move the `kept` largest of the first `count` keys to the front, in no order, and give the least of them.
+
+    The threshold is found by halving the range of keys: counting vectorises, where a quickselect of 64 keys spends
+    five times as long on mispredicted branches.
+    """
+    if count <= kept:
+        return keys[:count].min()
+    low, high = keys[0], keys[0]
+    for place in range(count):
+        low = min(low, keys[place])
+        high = max(high, keys[place])
+    while True:
+        middle = (low | high) - ((low ^ high) >> 1)  # the mean, rounded up, without overflow
+        above = 0
+        for place in range(count):
+            above += keys[place] >= middle
+        if above >= kept:
+            low = middle
+        else:
+            high = middle - 1
+        if above == kept or low >= high:
+            break
+    front = 0
+    for place in range(count):
+        key = keys[place]
+        keys[place] = keys[front]
+        keys[front] = key
+        front += key >= low
+    return keys[:kept].min()
+
+
+@_compiled
+def _put(keys: Any, counts: Any, floors: Any, place: Any, key: Any, kept: Any) -> None:
+    """Append a key to a list; a full list is cut, and its floor rises to the least value that is kept."""
+    count = counts[place]
+    keys[place, count] = key
+    count += 1
+    if count == keys.shape[1]:
+        floors[place] = value_of(cut(keys[place], count, kept))
+        count = kept
+    counts[place] = count
+
+
+@_compiled
+def fold(products: Any, row_scales: Any, column_scales: Any, row_lists: Any, column_lists: Any, offsets: Any) -> None:
+    """Fold a block of products into the lists of its rows and, in the same walk, of its columns.
+
+    Most groups of `WIDTH` products improve no list, and one vectorised comparison tells.
+
+    Args:
+        products: int32 or float32 (a, b).
+        row_scales: float32 (a,); the cosine is roughly product * row scale * column scale.
+        column_scales: float32 (b,).
+        row_lists: keys int64 (a, room), counts int32 (a,) and floors float32 (a,) as in `TopLists`, changed in place.
+            A value enters a list when it exceeds its floor.
+        column_lists: the same for columns, (b, room), (b,), (b,).
+        offsets: number of the block's first row on its side, of its first column on the other, and how many
+            candidates a full list is cut to.
+    """
+    # lists are taken apart once: handed on as tuples, they double the time
+    row_keys, row_counts, row_floors = row_lists
+    keys, counts, floors = column_lists
+    row_offset, column_offset, kept = offsets
+    width = products.shape[1]
+    whole = width - width % WIDTH
+    for row in range(products.shape[0]):
+        line, own = products[row], row_scales[row]
+        for start in range(0, whole, WIDTH):
+            floor, hit = row_floors[row], 0
+            for column in range(start, start + WIDTH):
+                value = np.float32(line[column]) * (own * column_scales[column])
+                hit |= (value > floor) | (value > floors[column])
+            if hit:
+                for column in range(start, start + WIDTH):
+                    value = np.float32(line[column]) * (own * column_scales[column])
+                    if value > row_floors[row]:
+                        _put(row_keys, row_counts, row_floors, row, key_of(value, column_offset + column), kept)
+                    if value > floors[column]:
+                        _put(keys, counts, floors, column, key_of(value, row_offset + row), kept)
+        for column in range(whole, width):
+            value = np.float32(line[column]) * (own * column_scales[column])
+            if value > row_floors[row]:
+                _put(row_keys, row_counts, row_floors, row, key_of(value, column_offset + column), kept)
+            if value > floors[column]:
+                _put(keys, counts, floors, column, key_of(value, row_offset + row), kept)
+
+
+@_compiled
+def put_all(values: Any, rows: Any, lists: Any, kept: Any) -> None:
+    """Offer candidates to lists: float32 (n, c) values and int64 (n, c) rows, -1 where there is none."""
+    keys, counts, floors = lists
+    for place in range(values.shape[0]):
+        for rank in range(values.shape[1]):
+            if rows[place, rank] >= 0 and values[place, rank] > floors[place]:
+                _put(keys, counts, floors, place, key_of(values[place, rank], rows[place, rank]), kept)
+
+
+def _float32(raw: Any) -> Any:
+    """The value of a float32, or of the bits of a float16 (numba has no float16 on a CPU)."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(_float32, inline="always")
+def _float32_compiled(raw: Any) -> Any:
+    def unchanged(raw: Any) -> Any:
+        return raw
+
+    def from_bits(raw: Any) -> Any:
+        sign = (np.uint32(raw) & np.uint32(0x8000)) << np.uint32(16)
+        rest = (np.uint32(raw) & np.uint32(0x7FFF)) << np.uint32(13)
+        # shifting moves exponent and fraction into place; the factor mends the bias, subnormals included
+        return np.uint32(sign | rest).view(np.float32) * np.float32(2.0**112)
+
+    return unchanged if isinstance(raw, nb.types.Float) else from_bits
+
+
+@_compiled
+def widen(raw: Any, wide: Any) -> None:
+    """Write float32 values, or those of float16 bits, to the first places of a float32 vector."""
+    for place in range(raw.shape[0]):
+        wide[place] = _float32(raw[place])
+
+
+@nb.njit(nogil=True, cache=True, boundscheck=False, fastmath={"reassoc", "contract"})
+def _product(left: Any, right: Any) -> Any:
+    """Inner product in float64, rounded once to float32.
+
+    Products of float16 unit rows are multiples of 2^-48 and their sums stay near 1, so float64 holds every partial sum
+    exactly: the order of addition, which the compiler may choose, does not matter.
+    """
+    total = 0.0
+    for place in range(left.shape[0]):
+        total += np.float64(left[place]) * np.float64(_float32(right[place]))
+    return np.float32(total)
+
+
+@_compiled
+def _take(values: Any, rows: Any, value: Any, row: Any) -> None:
+    """Put (value, row) where it belongs in a list by decreasing value, then increasing row, if it does."""
+    place = values.shape[0] - 1
+    if values[place] > value or (values[place] == value and rows[place] < row):
+        return
+    while place > 0 and (values[place - 1] < value or (values[place - 1] == value and rows[place - 1] > row)):
+        values[place] = values[place - 1]
+        rows[place] = rows[place - 1]
+        place -= 1
+    values[place] = value
+    rows[place] = row
+
+
+@_compiled
+def least_value(cosine: Any, error: Any) -> Any:
+    """`cosine - error`, rounded down to float32: a row of a lower value has an exact product below `cosine`."""
+    bound = np.float64(cosine) - error
+    nearest = np.float32(bound)
+    return np.nextafter(nearest, np.float32(-np.inf)) if np.float64(nearest) > bound else nearest
+
+
+@_compiled
+def rescore(queries: Any, base: Any, lists: Any, errors: Any, values: Any, rows: Any, depths: Any) -> None:
+    """Fill the best of each query's candidates by exact product, and tell how many of them are proved.
+
+    The candidates that are best by rough product come first; once the list is full, its last exact product tells which
+    of the others still have a chance.
+
+    Args:
+        queries: float32 (a, d), or the bits of float16 as uint16.
+        base: the same, (m, d).
+        lists: keys, counts and floors of the queries (`TopLists`); keys are put in another order.
+        errors: float64 (a,), bound of each query's rough products.
+        values: float32 (a, k), filled; -inf where there is no candidate.
+        rows: int64 (a, k), filled; -1 where there is none.
+        depths: int32 (a,), filled: the first so many are certainly the best of all.
+    """
+    all_keys, counts, floors = lists
+    wide = np.empty(queries.shape[1], np.float32)
+    size = values.shape[1]
+    for query in range(queries.shape[0]):
+        keys, count = all_keys[query], counts[query]
+        values[query] = -np.inf
+        rows[query] = -1
+        widen(queries[query], wide)
+        first = min(count, size)
+        if count:
+            cut(keys, count, first)
+        for place in range(first):
+            row = row_of(keys[place])
+            _take(values[query], rows[query], _product(wide, base[row]), row)
+        if count > size:
+            least = least_value(values[query, size - 1], errors[query])
+            for place in range(first, count):
+                if value_of(keys[place]) >= least:
+                    row = row_of(keys[place])
+                    _take(values[query], rows[query], _product(wide, base[row]), row)
+        depths[query] = _depth(values[query], rows[query], floors[query], errors[query])
+
+
+@_compiled
+def _depth(values: Any, rows: Any, floor: Any, error: Any) -> Any:
+    """How many of a query's best no row outside the list can reach: all that left it have values up to the floor."""
+    depth = 0
+    while depth < values.shape[0] and rows[depth] >= 0:
+        if floor >= least_value(values[depth], error):
+            break
+        depth += 1
+    return depth
+
+
+@_compiled
+def refine(queries: Any, base: Any, products: Any, offset: Any, floor: Any, values: Any, rows: Any) -> None:
+    """Go through a block of rough products and keep what exact products put among the k best.
+
+    Args:
+        queries: as in `rescore`, (a, d).
+        base: as in `rescore`, (b, d), the block's own rows.
+        products: float32 (a, b), rough.
+        offset: number of the block's first row.
+        floor: float32 (a,): a rough product below it cannot belong to the k best.
+        values: float32 (a, k), changed in place.
+        rows: int64 (a, k), changed in place.
+    """
+    wide = np.empty(queries.shape[1], np.float32)
+    for query in range(queries.shape[0]):
+        widen(queries[query], wide)
+        for column in range(products.shape[1]):
+            if products[query, column] >= floor[query]:
+                value = _product(wide, base[column])
+                _take(values[query], rows[query], value, np.int64(offset + column))
+
+
+@_compiled
+def _turn(values: Any, turned: Any, rows: Any, signs: Any) -> None:
+    """Transpose a vector seen as (rows, columns), with signs."""
+    columns = values.shape[0] // rows
+    for row in range(rows):
+        for column in range(columns):
+            place = row * columns + column
+            turned[column * rows + row] = values[place] * signs[place]
+
+
+@_compiled
+def _hadamard(values: Any, columns: Any) -> None:
+    """Hadamard transform of the columns of a vector seen as (rows, columns), without its scale; rows a power of two."""
+    half = columns
+    while half < values.shape[0]:
+        for start in range(0, values.shape[0], 2 * half):
+            low, high = values[start : start + half], values[start + half : start + 2 * half]
+            for place in range(half):  # two slices, or LLVM cannot tell that they are apart: ten times slower
+                total, difference = low[place] + high[place], low[place] - high[place]
+                low[place] = total
+                high[place] = difference
+        half *= 2
+
+
+@_compiled
+def _incline(values: Any, sines: Any, cosines: Any) -> None:
+    """Rotate each value of the first half with its counterpart in the second, every pair by an angle of its own.
+
+    Without it, rows of few distinct values stay on a lattice, and their rounding errors are no longer independent.
+    """
+    half = values.shape[0] // 2
+    low, high = values[:half], values[half:]
+    for place in range(half):
+        turned = low[place] * cosines[place] + high[place] * sines[place]
+        high[place] = high[place] * cosines[place] - low[place] * sines[place]
+        low[place] = turned
+
+
+@_compiled
+def _largest(values: Any) -> Any:
+    largest = np.float32(0)
+    for place in range(values.shape[0]):
+        largest = max(largest, abs(values[place]))
+    return largest
+
+
+@_compiled
+def _round(values: Any, scale: Any, codes: Any, rests: Any) -> None:
+    for place in range(values.shape[0]):
+        value = values[place] * scale
+        near = (value + SHIFT) - SHIFT
+        codes[place] = np.int8(near)
+        rests[place] = value - near
+
+
+@nb.njit(nogil=True, cache=True, boundscheck=False, fastmath={"reassoc", "contract"})
+def _squares(values: Any) -> Any:
+    total = np.float32(0)
+    for place in range(values.shape[0]):
+        total += values[place] * values[place]
+    return total
+
+
+@_compiled
+def quantise(rows: Any, rotation: Any, codes: Any, units: Any, rests: Any) -> None:
+    """Rotate rows and round them to int8, each in a unit of its own, so that its largest value is 127.
+
+    Args:
+        rows: float32 (n, d), or the bits of float16 as uint16.
+        rotation: signs float32 (TURNS, p) of 1 and -1, sines and cosines float32 (TURNS, p / 2), the power of two of
+            values that a half round mixes, and the float32 factor that makes the transforms keep lengths; p >= d is
+            the dimension of the codes.
+        codes: int8 (n, p), filled.
+        units: float32 (n,), filled: what one step of a row's codes is worth.
+        rests: float32 (n,), filled: length of what rounding took away.
+    """
+    signs, sines, cosines, height, factor = rotation
+    size = codes.shape[1]
+    values, others = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    for row in range(rows.shape[0]):
+        values[rows.shape[1] :] = np.float32(0)
+        widen(rows[row], values)
+        for turn in range(TURNS):
+            _incline(values, sines[turn], cosines[turn])
+            _turn(values, others, height, signs[turn])
+            values, others = others, values
+            _hadamard(values, size // height)
+        largest = _largest(values)
+        _round(values, LIMIT / largest, codes[row], others)
+        units[row] = factor * largest / LIMIT
+        rests[row] = units[row] * np.sqrt(_squares(others))
