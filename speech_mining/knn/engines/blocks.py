@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from speech_mining.knn.engines.protocol import Errors, Sweep, Vectors
 from speech_mining.knn.products import Crew, bands
+from speech_mining.knn.toplists import Floors
 
 PREPARED_AT_ONCE = 1024
 """Rows a thread prepares at a time."""
+RANK = 4
+"""Floors start at this place of a sample: fewer are at the mercy of chance, more need a larger sample."""
+ABOVE = 6
+"""How many times the candidates that are kept are expected above the floor that a sample gives."""
+SAMPLE = 2048
+"""The largest sample."""
+WORTHWHILE = 32
+"""The smallest."""
+
+Starter: TypeAlias = Callable[["Prepared", Floors], None]
+"""Raises the floors of some rows, if they have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +44,14 @@ class Prepared:
     """float32 (rows,): what a code's step is worth."""
     rests: npt.NDArray[np.float32]
     """float32 (rows,): length of what is missing from each row."""
+
+    def part(self, rows: slice) -> Prepared:
+        """Views of some rows, or of every so many."""
+        return Prepared(self.codes[rows], self.units[rows], self.rests[rows])
+
+    def apart(self) -> Prepared:
+        """A copy whose rows lie together."""
+        return Prepared(self.codes.copy(), self.units.copy(), self.rests.copy())
 
 
 class BlockEngine(ABC):
@@ -77,7 +98,7 @@ class BlockEngine(ABC):
         whole = self.room(len(rows))
 
         def fill(part: slice) -> None:
-            self.prepare(rows[part], Prepared(whole.codes[part], whole.units[part], whole.rests[part]))
+            self.prepare(rows[part], whole.part(part))
 
         for _ in crew.pool.map(fill, bands(len(rows), PREPARED_AT_ONCE, crew.threads)):
             pass
@@ -90,11 +111,15 @@ def _fold_all(engine: BlockEngine, left: Prepared, work: Sweep) -> npt.NDArray[n
     rests = np.empty(len(work.target), np.float32)
     rows_of = bands(len(left.codes), work.tiles.rows, min(2, work.crew.threads))
     locks = [threading.Lock() for _ in rows_of]
+    _start_forward(engine, left, work)
+    start_backward = _starter(engine, left, work.backward.kept)
 
     def fold_stripe(number: int, columns: slice) -> None:
         right = engine.room(columns.stop - columns.start)
         engine.prepare(work.target[columns], right)
         rests[columns] = right.rests
+        column_lists = work.backward.part(columns)
+        start_backward(right, column_lists[2])
         buffers: dict[int, Any] = {}
         # threads start at different bands, so that they seldom want the same rows
         start = number * len(rows_of) // work.crew.threads
@@ -107,11 +132,52 @@ def _fold_all(engine: BlockEngine, left: Prepared, work: Sweep) -> npt.NDArray[n
             products = engine.multiply(left.codes[rows], right.codes, buffers[height])
             offsets = (work.source_offset + rows.start, work.target_offset + columns.start, work.forward.kept)
             with locks[band]:
-                lists = work.forward.part(rows), work.backward.part(columns)
-                fold(products, left.units[rows], right.units, *lists, offsets)
+                fold(products, left.units[rows], right.units, work.forward.part(rows), column_lists, offsets)
             work.tally.add(products.size)
 
     stripes = bands(len(work.target), work.tiles.columns, work.crew.threads)
     for _ in work.crew.pool.map(fold_stripe, range(len(stripes)), stripes):
         pass
     return rests
+
+
+def _start_forward(engine: BlockEngine, left: Prepared, work: Sweep) -> None:
+    """Give every source row that has seen nothing yet a floor."""
+    step = _sample_step(len(work.target), work.forward.kept)
+    if not step:
+        return
+    sample = engine.room(len(range(0, len(work.target), step)))
+    engine.prepare(np.concatenate([work.target[row : row + 1] for row in range(0, len(work.target), step)]), sample)
+    start = _starter_of(engine, sample)
+    parts = bands(len(left.codes), PREPARED_AT_ONCE, work.crew.threads)
+    for _ in work.crew.pool.map(lambda rows: start(left.part(rows), work.forward.floors[rows]), parts):
+        pass
+
+
+def _starter(engine: BlockEngine, left: Prepared, kept: int) -> Starter:
+    """What gives target rows a floor, by a sample of the source rows."""
+    step = _sample_step(len(left.codes), kept)
+    if not step:
+        return lambda rows, floors: None
+    return _starter_of(engine, left.part(slice(None, None, step)).apart())
+
+
+def _starter_of(engine: BlockEngine, sample: Prepared) -> Starter:
+    from speech_mining.knn.kernels import raise_floors
+
+    def start(rows: Prepared, floors: Floors) -> None:
+        if np.isneginf(floors).all():
+            products = engine.multiply(rows.codes, sample.codes, engine.block(len(rows.codes), len(sample.codes)))
+            raise_floors(products, rows.units, sample.units, np.empty(RANK, np.float32), floors)
+
+    return start
+
+
+def _sample_step(count: int, kept: int) -> int:
+    """Every how many of `count` rows one is taken for the sample, 0 where there are too few to start from one.
+
+    Lists that start empty see kept * ln(count / kept) candidates come and go; those that start from a floor only what
+    is above it. A floor that was too high is found out when the lists are settled.
+    """
+    size = min(SAMPLE, RANK * count // (ABOVE * kept))
+    return count // size if size >= WORTHWHILE else 0
