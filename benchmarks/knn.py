@@ -40,7 +40,7 @@ class Sizes:
 def main() -> None:
     """Measure and print."""
     sizes = _arguments()
-    source, target = _sides(sizes)
+    source, target = synthetic_sides(sizes)
     contenders = _contenders(source, target, sizes)
     for contender in contenders.values():
         contender()  # compiled code is loaded, pages are touched
@@ -59,7 +59,7 @@ def _arguments() -> Sizes:
     return Sizes(**vars(parser.parse_args()))
 
 
-def _sides(sizes: Sizes) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+def synthetic_sides(sizes: Sizes) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
     """Half of the smaller side has a noisy translation on the other; a shared direction makes all cosines positive."""
     rng = np.random.default_rng(0)
     source, target = (
@@ -121,11 +121,16 @@ def _recall(theirs: list[Any], ours: Any) -> float:
 
 
 def _print(sizes: Sizes, seconds: dict[str, float], recall: float) -> None:
-    print(f"{_processor()}, {sizes.threads} threads, {platform.system()}, Python {platform.python_version()}")
+    print(machine(sizes.threads))
     print(f"{sizes.rows} x {sizes.columns} x {sizes.dimension}, k = {sizes.k}, median of {sizes.repeats}")
     for name, taken in seconds.items():
         print(f"  {name:24s} {taken:8.2f} s   {taken / seconds['ours']:5.2f} x ours")
     print(f"  agreement with faiss: {recall:.6f}")
+
+
+def machine(threads: int) -> str:
+    """What it was measured on."""
+    return f"{_processor()}, {threads} threads, {platform.system()}, Python {platform.python_version()}"
 
 
 def _processor() -> str:

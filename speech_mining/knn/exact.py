@@ -97,6 +97,15 @@ def check_sides(source: Vectors, target: Vectors) -> None:
     """
     check_unit_rows(source, "The source matrix")
     check_unit_rows(target, "The target matrix")
+    check_forms(source, target)
+
+
+def check_forms(source: Vectors, target: Vectors) -> None:
+    """Refuse two sides of different dimension, or of more rows than are counted.
+
+    Raises:
+        EmbeddingError: they are such.
+    """
     if source.shape[1] != target.shape[1]:
         raise EmbeddingError(
             f"The source rows have {source.shape[1]} values, the target rows {target.shape[1]}.",

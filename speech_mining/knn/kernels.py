@@ -20,7 +20,7 @@ WIDTH = 32
 """Products looked at together. The trip count has to be a constant, or LLVM does not vectorise the comparison."""
 HAS_FLOAT16 = bool(binding.get_host_cpu_features().get("f16c", False))
 """Whether the processor converts float16; without it LLVM would call a function that may not be there."""
-TURNS = 4
+ROUNDS = 2
 LIMIT = np.float32(127)
 SHIFT = np.float32(1.5 * 2**23)
 """Adding and taking it away again rounds a float32 to the nearest whole number, and vectorises."""
@@ -343,49 +343,52 @@ def refine(queries: Any, base: Any, products: Any, offset: Any, floor: Any, valu
 
 
 @_compiled
-def _turn(values: Any, turned: Any, rows: Any, signs: Any) -> None:
-    """Transpose a vector seen as (rows, columns), with signs."""
-    columns = values.shape[0] // rows
-    for row in range(rows):
-        for column in range(columns):
-            place = row * columns + column
-            turned[column * rows + row] = values[place] * signs[place]
-
-
-@_compiled
-def _hadamard(values: Any, columns: Any) -> None:
-    """Hadamard transform of the columns of a vector seen as (rows, columns), without its scale; rows a power of two."""
-    half = columns
-    while half < values.shape[0]:
-        for start in range(0, values.shape[0], 2 * half):
-            low, high = values[start : start + half], values[start + half : start + 2 * half]
-            for place in range(half):  # two slices, or LLVM cannot tell that they are apart: ten times slower
-                total, difference = low[place] + high[place], low[place] - high[place]
-                low[place] = total
-                high[place] = difference
-        half *= 2
-
-
-@_compiled
-def _incline(values: Any, sines: Any, cosines: Any) -> None:
-    """Rotate each value of the first half with its counterpart in the second, every pair by an angle of its own.
-
-    Without it, rows of few distinct values stay on a lattice, and their rounding errors are no longer independent.
-    """
+def _incline(values: Any, inclined: Any, sines: Any, cosines: Any) -> None:
+    """Rotate each value of the first half with its counterpart in the second, every pair by an angle of its own."""
     half = values.shape[0] // 2
     low, high = values[:half], values[half:]
     for place in range(half):
-        turned = low[place] * cosines[place] + high[place] * sines[place]
-        high[place] = high[place] * cosines[place] - low[place] * sines[place]
-        low[place] = turned
+        inclined[2 * place] = low[place] * cosines[place] + high[place] * sines[place]
+        inclined[2 * place + 1] = high[place] * cosines[place] - low[place] * sines[place]
+
+
+@_compiled
+def _mix(values: Any, mixed: Any) -> None:
+    """Replace each value of the first quarter and its counterparts in the others by their Hadamard transform.
+
+    Results lie next to one another, so that repeating the same step mixes all values with all (Pease 1968, "An
+    adaptation of the fast Fourier transform for parallel processing", for the Hadamard transform): every step reads
+    and writes in order, and vectorises whatever the dimension is.
+    """
+    quarter = values.shape[0] // 4
+    one, two, three, four = (
+        values[:quarter],
+        values[quarter : 2 * quarter],
+        values[2 * quarter : -quarter],
+        values[-quarter:],
+    )
+    for place in range(quarter):
+        sum_odd, difference_odd = one[place] + three[place], one[place] - three[place]
+        sum_even, difference_even = two[place] + four[place], two[place] - four[place]
+        mixed[4 * place] = sum_odd + sum_even
+        mixed[4 * place + 1] = sum_odd - sum_even
+        mixed[4 * place + 2] = difference_odd + difference_even
+        mixed[4 * place + 3] = difference_odd - difference_even
 
 
 @_compiled
 def _largest(values: Any) -> Any:
-    largest = np.float32(0)
-    for place in range(values.shape[0]):
-        largest = max(largest, abs(values[place]))
-    return largest
+    """The largest magnitude, by the bits: they are ordered like it, and only whole numbers vectorise here."""
+    bits = values.view(np.int32)
+    largest = np.int32(0)
+    for place in range(bits.shape[0]):
+        largest = max(largest, bits[place] & np.int32(0x7FFFFFFF))
+    return _as_float(largest)
+
+
+@_compiled
+def _as_float(bits: Any) -> Any:
+    return np.int32(bits).view(np.float32)
 
 
 @_compiled
@@ -411,24 +414,24 @@ def quantise(rows: Any, rotation: Any, codes: Any, units: Any, rests: Any) -> No
 
     Args:
         rows: float32 (n, d), or the bits of float16 as uint16.
-        rotation: signs float32 (TURNS, p) of 1 and -1, sines and cosines float32 (TURNS, p / 2), the power of two of
-            values that a half round mixes, and the float32 factor that makes the transforms keep lengths; p >= d is
-            the dimension of the codes.
+        rotation: sines and cosines float32 (ROUNDS, p / 2) of the angles, the steps of mixing in each round, and the
+            float32 factor that makes the whole keep lengths; p >= d, a multiple of 4, is the dimension of the codes.
         codes: int8 (n, p), filled.
         units: float32 (n,), filled: what one step of a row's codes is worth.
         rests: float32 (n,), filled: length of what rounding took away.
     """
-    signs, sines, cosines, height, factor = rotation
+    sines, cosines, steps, factor = rotation
     size = codes.shape[1]
     values, others = np.zeros(size, np.float32), np.zeros(size, np.float32)
     for row in range(rows.shape[0]):
         values[rows.shape[1] :] = np.float32(0)
         widen(rows[row], values)
-        for turn in range(TURNS):
-            _incline(values, sines[turn], cosines[turn])
-            _turn(values, others, height, signs[turn])
+        for turn in range(ROUNDS):
+            _incline(values, others, sines[turn], cosines[turn])
             values, others = others, values
-            _hadamard(values, size // height)
+            for _ in range(steps):
+                _mix(values, others)
+                values, others = others, values
         largest = _largest(values)
         _round(values, LIMIT / largest, codes[row], others)
         units[row] = factor * largest / LIMIT

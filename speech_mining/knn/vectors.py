@@ -71,9 +71,32 @@ class Stack:
         return chosen
 
 
+class Chosen:
+    """Some rows of a matrix, read when they are wanted."""
+
+    def __init__(self, matrix: Any, rows: npt.NDArray[np.int64]) -> None:
+        """Choose `rows` of an array, a memory map or a `Stack`."""
+        self._matrix, self._rows = matrix, rows
+        self.shape = (len(rows), int(matrix.shape[1]))
+        self.dtype = matrix.dtype
+        self.ndim = 2
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """A copy of rows `first:stop` of the chosen ones."""
+        return taken(self._matrix, self._rows[rows])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of some of the chosen rows, in the order they are named."""
+        return taken(self._matrix, self._rows[rows])
+
+
 def taken(matrix: Any, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy of chosen rows of an array, a memory map or a `Stack`."""
-    chosen: npt.NDArray[Any] = matrix.take(rows) if isinstance(matrix, Stack) else np.asarray(matrix[rows])
+    """A copy of chosen rows of an array, a memory map, a `Stack` or a `Chosen`."""
+    by_itself = isinstance(matrix, (Stack, Chosen))
+    chosen: npt.NDArray[Any] = matrix.take(rows) if by_itself else np.asarray(matrix[rows])
     return chosen
 
 

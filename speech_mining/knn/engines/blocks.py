@@ -83,6 +83,10 @@ class BlockEngine(ABC):
     def row_bytes(self) -> int:
         """Memory that one prepared row takes."""
 
+    @abstractmethod
+    def usual_error(self) -> float:
+        """What the errors of a sweep are seldom as large as."""
+
     def sweep(self, work: Sweep) -> tuple[Errors, Errors]:
         """Multiply every block once."""
         if not len(work.source) or not len(work.target):

@@ -31,6 +31,10 @@ class Flat:
         """Nothing: rows are copied `ROWS_AT_ONCE` at a time."""
         return 0
 
+    def usual_error(self) -> float:
+        """A little more than the bound."""
+        return 1.01 * product_error(self.dimension)
+
     def sweep(self, work: Sweep) -> tuple[Errors, Errors]:
         """Search each part of either side with each part of the other; FAISS keeps threads of its own."""
         import faiss

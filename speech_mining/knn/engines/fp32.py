@@ -32,6 +32,10 @@ class Fp32(BlockEngine):
         """Memory that one prepared row takes."""
         return 4 * self.dimension + 8
 
+    def usual_error(self) -> float:
+        """A little more than the bound."""
+        return 1.01 * product_error(self.dimension)
+
     def room(self, rows: int) -> Prepared:
         """Memory for so many prepared rows."""
         return Prepared(

@@ -6,6 +6,7 @@ anisotropic data. The rotation keeps every product as it was, and leaves values 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from speech_mining.knn.engines.blocks import BlockEngine, Prepared
 from speech_mining.knn.engines.fp32 import product_error
 from speech_mining.knn.engines.protocol import Errors
-from speech_mining.knn.kernels import TURNS, quantise
+from speech_mining.knn.kernels import ROUNDS, quantise
 from speech_mining.knn.products import multiply_codes
 from speech_mining.knn.vectors import raw
 
@@ -22,15 +23,16 @@ SEED = 20211
 SIGMAS = 8.0
 """What a rough product is trusted to, in standard deviations of its error: one in 10^15 beyond for a normal error."""
 ALIGN = 64
-"""Dimensions are padded to a multiple of this with zeros, so that rotations have columns to mix."""
+"""Dimensions are padded to a multiple of this with zeros: mixing wants values to mix, the processor whole vectors."""
 
 
 class Int8(BlockEngine):
     """Candidates by int8 products of randomly rotated rows.
 
     The rotation is two rounds of a randomised Hadamard transform (Ailon & Chazelle 2009, "The fast
-    Johnson-Lindenstrauss transform"), each as two half rounds with a transposition between, and rotations of single
-    pairs by random angles: 5 microseconds a row of 1024 where a dense orthogonal matrix takes ten.
+    Johnson-Lindenstrauss transform"), randomised by angles instead of signs: by signs, rows of few distinct values
+    stay on a lattice, and their rounding errors are not independent. It takes a microsecond for a row of 1024, a
+    dense orthogonal matrix ten.
 
     With x = x' + e and y = y' + f, codes and rests, x.y - x'.y' = e.y + x'.f. A rest of a randomly rotated row points
     in no particular direction, so its product with a unit vector has standard deviation |e| / sqrt(p). Rows are trusted
@@ -43,16 +45,19 @@ class Int8(BlockEngine):
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self.padded = -(-dimension // ALIGN) * ALIGN
-        height = 1 << min(5, (self.padded & -self.padded).bit_length() - 1)
-        rng = np.random.default_rng(SEED)
-        signs = (2 * rng.integers(0, 2, (TURNS, self.padded)) - 1).astype(np.float32)
-        angles = rng.uniform(0, 2 * np.pi, (TURNS, self.padded // 2))
+        steps = math.ceil(math.log(self.padded, 4))
+        angles = np.random.default_rng(SEED).uniform(0, 2 * np.pi, (ROUNDS, self.padded // 2))
         sines, cosines = np.sin(angles).astype(np.float32), np.cos(angles).astype(np.float32)
-        self._rotation = signs, sines, cosines, height, np.float32(height ** (-TURNS / 2))
+        self._rotation = sines, cosines, steps, np.float32(0.5 ** (ROUNDS * steps))
 
     def row_bytes(self) -> int:
         """Memory that one prepared row takes."""
         return self.padded + 8
+
+    def usual_error(self) -> float:
+        """That of two rows whose largest value is five standard deviations."""
+        rest = np.full(1, 5 / 127 / 12**0.5, np.float32)
+        return float(self.errors(rest, float(rest[0]))[0])
 
     def room(self, rows: int) -> Prepared:
         """Memory for so many prepared rows."""

@@ -38,6 +38,11 @@ class Tally:
     def __init__(self, total: int, progress: Progress) -> None:
         self._lock, self._done, self._total, self._progress = threading.Lock(), 0, total, progress
 
+    def expect(self, products: int) -> None:
+        """So many more are to come."""
+        with self._lock:
+            self._total += products
+
     def add(self, products: int) -> None:
         """So many more are done."""
         with self._lock:
@@ -69,6 +74,9 @@ class Engine(Protocol):
 
     def row_bytes(self) -> int:
         """Memory that one prepared row takes."""
+
+    def usual_error(self) -> float:
+        """What the errors of a sweep are seldom as large as, told before any row is seen; only speed depends on it."""
 
     def sweep(self, work: Sweep) -> tuple[Errors, Errors]:
         """Offer all products to the lists.
