@@ -6,7 +6,8 @@ these must not search again. What belongs here is the layers; the search is `spe
 """
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -19,11 +20,14 @@ from resources.metadata import column_schema, counted, plot, rows
 from resources.settings import MiningSettings, Settings
 from resources.storage import Lake, Storage, published
 from speech_mining.errors import LakeError
-from speech_mining.knn.roll import ROWS, read_roll
+from speech_mining.knn.roll import ROWS
 from speech_mining.mining import margin
 from speech_mining.mining.strategies import mine
 from speech_mining.mining.tables import NEIGHBOURS, neighbours_of, neighbours_tables, pairs_table
 from speech_mining.records import PAIRS
+
+if TYPE_CHECKING:
+    from speech_mining.mining.renewal import Renewed
 
 
 class NeighbourConfig(dg.Config):
@@ -58,7 +62,7 @@ def s2s_neighbours(settings: Settings) -> dg.AssetsDefinition:
         owners=OWNERS,
         op_tags=ONE_GPU,
         pool=GPU,
-        code_version=f"1/k{settings.mining.k}",
+        code_version=f"2/k{settings.mining.k}",
         metadata={"dagster/column_schema": column_schema(NEIGHBOURS)},
     )
     def _s2s_neighbours(
@@ -66,10 +70,11 @@ def s2s_neighbours(settings: Settings) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         """For every segment of either language its k nearest in the other, exactly, from one pass over the products.
 
-        Recurring speech (preambles) takes no part: it would be the nearest neighbour of every other preamble.
+        Segments that came or went since the last search cost their own products and no others. Recurring
+        speech (preambles) takes no part: it would be the nearest neighbour of every other preamble.
         """
-        metadata = _search(storage.lake, context.partition_key, config, settings.mining)
-        context.log.info(f"{context.partition_key}: {metadata['engine']}, {metadata['products']} products")
+        metadata = _search(storage.lake, context.partition_key, config, settings.mining, context.log.info)
+        context.log.info(f"{context.partition_key}: {metadata['engine']}, {metadata['products_computed']} products")
         return published(storage.lake, metadata, "s2s_neighbours", context.partition_key)
 
     return _s2s_neighbours
@@ -104,21 +109,19 @@ def s2s_pairs(settings: Settings) -> dg.AssetsDefinition:
     return _s2s_pairs
 
 
-def _search(lake: Lake, pair: str, config: NeighbourConfig, mining: MiningSettings) -> dict[str, Any]:
-    from speech_mining.knn.exact import both_directions
+def _search(
+    lake: Lake, pair: str, config: NeighbourConfig, mining: MiningSettings, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    from speech_mining.knn.incremental import Request
+    from speech_mining.mining.renewal import renew
 
-    (source, source_recurs), (target, target_recurs) = (read_roll(lake, language) for language in split(pair))
-    source_rows, target_rows = (~source_recurs).nonzero()[0], (~target_recurs).nonzero()[0]
+    languages = split(pair)
+    request = Request(config.k or mining.k, config.engine, mining.memory_gb)
     began = time.perf_counter()
-    found = both_directions(
-        source.vectors[source_rows],
-        target.vectors[target_rows],
-        k=config.k or mining.k,
-        engine=config.engine,
-        memory_gb=mining.memory_gb,
-    )
+    renewed = renew(lake, (languages[0], languages[1]), request, tell)
     seconds = time.perf_counter() - began
-    forward, backward = neighbours_tables(found, source.ids[source_rows], target.ids[target_rows])
+    found = renewed.neighbours
+    forward, backward = neighbours_tables(found, renewed.source, renewed.target)
     with lake.replace("s2s_neighbours", pair) as new:
         new.write_table("forward.parquet", forward, NEIGHBOURS)
         new.write_table("backward.parquet", backward, NEIGHBOURS)
@@ -127,13 +130,27 @@ def _search(lake: Lake, pair: str, config: NeighbourConfig, mining: MiningSettin
         "dagster/row_count": forward.height + backward.height,
         "source_segments": forward.height,
         "target_segments": backward.height,
-        "left_out_as_recurring": int(source_recurs.sum() + target_recurs.sum()),
+        "left_out_as_recurring": renewed.left_out,
         "k": found.k,
         "engine": found.engine,
         "why_this_engine": found.reason,
-        "encoders": f"{source.encoder}; {target.encoder}",
-        "products": forward.height * backward.height,
+        "encoders": "; ".join(renewed.encoders),
+        **_work_figures(renewed, forward.height * backward.height),
         "search_seconds": round(seconds, 3),
+    }
+
+
+def _work_figures(renewed: "Renewed", all_products: int) -> dict[str, Any]:
+    """What was searched, and what had been searched before."""
+    work = renewed.work
+    return {
+        "products": all_products,
+        "products_computed": work.products,
+        "products_saved": work.saved,
+        "rows_new": work.rows_new,
+        "rows_gone": work.rows_gone,
+        "rows_searched_again": work.rows_again,
+        "began": f"from nothing: {renewed.began}" if renewed.began else "from what was searched before",
     }
 
 

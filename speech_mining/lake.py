@@ -230,7 +230,8 @@ class Lake:
         generation = _seal(staging, layer, key)
         folder = self._folder(layer, key)
         destination = folder / generation
-        if not (destination / MANIFEST).exists():
+        if not _is_whole(destination):
+            self._remove_tree(destination)
             self._move(staging, destination)
         self._swap(folder / CURRENT, generation)
         for child in list(folder.iterdir()):
@@ -248,7 +249,6 @@ class Lake:
             return
         final = Path(str(destination))
         final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         _sync_folder(final.parent)
 
@@ -295,6 +295,23 @@ def _is_local(path: UPath) -> bool:
     return path.protocol in {"", "file", "local"}
 
 
+def _is_whole(generation: UPath) -> bool:
+    """Whether a generation holds what its name says: a damaged one must not outlive its being written again."""
+    try:
+        files = json.loads((generation / MANIFEST).read_text("utf-8"))["files"]
+        return all(_digest(generation / name) == facts["sha256"] for name, facts in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _digest(path: Path | UPath) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _seal(staging: Path, layer: str, key: tuple[str, ...]) -> str:
     """Write the manifest of a filled folder and return the name of its content."""
     names = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
@@ -307,12 +324,9 @@ def _seal(staging: Path, layer: str, key: tuple[str, ...]) -> str:
 
 def _facts(path: Path) -> dict[str, Any]:
     """Size and hash of a file, which is synced to disk on the way."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
         os.fsync(handle.fileno())
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
 
 
 def _owner(pid: int) -> str:

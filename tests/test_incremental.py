@@ -169,9 +169,27 @@ def test_few_bytes_of_copies_and_little_memory_change_nothing(monkeypatch: pytes
     assert_from_nothing(state, source, target, request)
 
 
-def test_ids_that_do_not_ascend_are_refused() -> None:
+def test_rows_in_another_order_begin_again() -> None:
+    source, target = sides(40, 30)
+    state = update(None, source, target, Request(4)).state
+    turned = Side(source.ids[::-1], source.versions, source.vectors[:][::-1])
+
+    assert update(state, turned, target, Request(4)).work.products == 40 * 30
+    assert_from_nothing(state, turned, target, Request(4))
+
+
+def test_ids_need_not_ascend() -> None:
+    source, target = sides(400, 300)
+    shuffled = Side(np.random.default_rng(0).permutation(source.ids), source.versions, source.vectors)
+    state = update(None, without(shuffled, np.arange(50, 60)), target, Request()).state
+
+    assert_from_nothing(state, shuffled, target, Request())
+    assert update(state, shuffled, target, Request()).work.products == 10 * 300
+
+
+def test_an_id_for_two_rows_is_refused() -> None:
     source, target = sides(20, 30)
-    with pytest.raises(EmbeddingError, match="do not ascend"):
-        update(None, Side(source.ids[::-1], source.versions, source.vectors), target, Request())
+    with pytest.raises(EmbeddingError, match="Id 10 names more than one row"):
+        update(None, Side(np.minimum(source.ids, 10), source.versions, source.vectors), target, Request())
     with pytest.raises(EmbeddingError, match="19 ids and 20 versions for 20 rows"):
         update(None, Side(source.ids[:-1], source.versions, source.vectors), target, Request())

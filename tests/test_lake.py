@@ -147,3 +147,13 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_partition(tmp_path: Path) 
     folder = lake.partition("layer", "k").folder
     assert sorted(child.name for child in folder.parent.iterdir()) == sorted([CURRENT, folder.name])
     assert list((tmp_path / STAGING).iterdir()) == []
+
+
+def test_a_damaged_generation_is_mended_by_writing_the_same_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for _ in range(2):
+        with lake.replace("segments", "deu", "1") as new:
+            new.write_json("counts.json", {"segments": 3})
+        partition = lake.partition("segments", "deu", "1")
+        assert partition.read_json("counts.json") == {"segments": 3}
+        partition.local_path("counts.json").write_text("{", "utf-8")

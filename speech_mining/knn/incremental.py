@@ -42,7 +42,7 @@ class Side:
     """What one side consists of now."""
 
     ids: Ids
-    """int64 (n,), ascending: what a row is called for ever."""
+    """int64 (n,), each once: what a row is called for ever."""
     versions: Ids
     """int64 (n,): a row whose version differs from the one that was seen is another row."""
     vectors: Vectors
@@ -137,7 +137,8 @@ def update(before: State | None, source: Side, target: Side, request: Request) -
     """Bring neighbours up to date with both sides.
 
     Args:
-        before: the state after the last search of these sides, None to begin with. A state of another k is not used.
+        before: the state after the last search of these sides, None to begin with. A state of another k is not used,
+            nor one whose rows stood in another order: ties would fall otherwise.
         source: all source rows there are now.
         target: all target rows.
         request: how to search.
@@ -147,13 +148,13 @@ def update(before: State | None, source: Side, target: Side, request: Request) -
         finds; and what was computed.
 
     Raises:
-        EmbeddingError: as `both_directions`, or ids that do not ascend.
+        EmbeddingError: as `both_directions`, or an id that names two rows.
         SettingsError: as `both_directions`.
     """
     _check(source)
     _check(target)
     check_forms(source.vectors, target.vectors)
-    usable = before if before is not None and before.k == request.k else None
+    usable = before if before is not None and before.k == request.k and _in_order(before, source, target) else None
     n, m, dimension = len(source.ids), len(target.ids), source.vectors.shape[1]
     name, reason = choose_engine(request.engine, n, m, dimension)
     engine, threads = make_engine(name, dimension), request.threads or available_threads()
@@ -179,12 +180,19 @@ def _check(side: Side) -> None:
             f"{len(side.ids)} ids and {len(side.versions)} versions for {len(side.vectors)} rows.",
             expected="one of each for every row",
         )
-    if (np.diff(side.ids) <= 0).any():
+    ordered = np.sort(side.ids)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
         raise EmbeddingError(
-            "The ids of a side do not ascend.",
-            expected="every row's id greater than that of the row before, so that ties fall the same way every time",
-            cause="rows were put together out of order, or an id was given twice",
+            f"Id {twice[0]} names more than one row ({len(twice)} repetitions in all).",
+            expected="one id for each row of a side",
+            cause="a block was put together twice",
         )
+
+
+def _in_order(before: State, source: Side, target: Side) -> bool:
+    places = (_was(now, then) for now, then in ((source, before.source), (target, before.target)))
+    return all((np.diff(was[was >= 0]) > 0).all() for was in places)
 
 
 def _check_new(draft: _Draft, name: str) -> None:
@@ -222,7 +230,8 @@ def _was(now: Side, then: Lists) -> Places:
     """Where each row stood before, -1 for those that are new."""
     if not len(then.ids):
         return np.full(len(now.ids), -1, np.int64)
-    place = np.minimum(np.searchsorted(then.ids, now.ids), len(then.ids) - 1)
+    order = np.argsort(then.ids, kind="stable")
+    place = order[np.minimum(np.searchsorted(then.ids, now.ids, sorter=order), len(then.ids) - 1)]
     same = (then.ids[place] == now.ids) & (then.versions[place] == now.versions)
     return np.where(same, place, -1)
 
@@ -296,7 +305,8 @@ def _floors(draft: _Draft, places: Places, search: _Search) -> Floors:
     A list that has lost too much takes nothing: it will be searched again.
     """
     depths, whole = draft.depths[places], draft.whole[places]
-    last = draft.cosines[places, np.maximum(depths - 1, 0)] - np.float32(search.engine.usual_error())
+    # the last term is some steps of float32, so that rounding does not make the floor too high to prove the last
+    last = draft.cosines[places, np.maximum(depths - 1, 0)] - np.float32(search.engine.usual_error() + 2.0**-21)
     floors = np.where(depths >= search.k, last, CLOSED)
     return np.where(whole, LOWEST, floors).astype(np.float32)
 

@@ -6,14 +6,17 @@ Blocks are ordered by audiobook (numerically): the roll depends on what is there
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from speech_mining.errors import EmbeddingError, LakeError
+from speech_mining.knn.vectors import Stack
 from speech_mining.lake import Lake
 from speech_mining.records import SEGMENTS, Schema, conform
 
@@ -49,9 +52,20 @@ class Roll:
     """`ROLL`."""
     segments: pl.DataFrame
     """`records.SEGMENTS`; row number = position."""
-    vectors: npt.NDArray[np.float16]
-    """float16 (rows, dimension)."""
+    stack: Stack
+    """float16 (rows, dimension): the blocks' vectors end to end, mapped into memory and not copied."""
     encoder: str
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float16]:
+        """float16 (rows, dimension): all vectors in one array, copied when they are first asked for."""
+        return self.stack[:]
+
+    @property
+    def versions(self) -> npt.NDArray[np.int64]:
+        """int64 (rows,): a number for the data version of each row's block."""
+        numbers = [_version_number(version) for version in self.blocks["data_version"]]
+        return np.repeat(np.array(numbers, np.int64), self.blocks["rows"].to_numpy())
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -102,7 +116,7 @@ def call_the_roll(blocks: Sequence[Block], dimension: int = 0) -> Roll:
             "roll",
         ),
         pl.concat([block.segments for block in ordered]) if ordered else pl.DataFrame(schema=dict(SEGMENTS)),
-        np.concatenate([block.vectors for block in ordered]) if ordered else np.empty((0, dimension), np.float16),
+        Stack([block.vectors for block in ordered], dimension),
         encoders[0] if encoders else "",
     )
 
@@ -144,6 +158,11 @@ def _read_block(lake: Lake, language: str, book: str) -> Block:
         partition.read_array("vectors.npy"),
         f"{encoder['name']} {encoder['version']}",
     )
+
+
+def _version_number(version: str) -> int:
+    """63 bits of a data version's hash."""
+    return int.from_bytes(hashlib.blake2b(version.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _rows(block: Block) -> int:

@@ -1,0 +1,154 @@
+"""Neighbours of two languages in the lake, brought up to date: what was searched before is not searched again.
+
+The state stands in a layer of its own beside the neighbours that are made from it. It is written first and as the
+search goes on, so that a killed run goes on where the last write was; were the neighbours of another moment than the
+state, the next run would mend it without a product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from speech_mining.errors import LakeError
+from speech_mining.knn.incremental import Request, Side, State, Updated, Work, update
+from speech_mining.knn.incremental_files import VERSION, state_of, state_tables
+from speech_mining.knn.neighbours import Neighbours
+from speech_mining.knn.roll import Roll, read_roll
+from speech_mining.knn.vectors import Chosen
+from speech_mining.lake import Lake
+
+LAYER = "s2s_neighbour_state"
+KEPT_EVERY_S = 300.0
+"""Seconds of search between two writes of the state: what a kill can cost."""
+FIRST_PRODUCTS = 10**11
+"""Products before the first write; from then on the measured rate decides. Two cores take two to four minutes."""
+IN_MEMORY_BYTES = 2**30
+"""A side up to this size is read once; a larger one stays mapped, and is read as it is needed."""
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Renewed:
+    """Neighbours of a pair as of now."""
+
+    neighbours: Neighbours
+    source: Ids
+    """Segment ids of the rows."""
+    target: Ids
+    work: Work
+    began: str
+    """Why the search began from nothing, empty where it went on from a state."""
+    left_out: int
+    """Recurring segments that took no part."""
+    encoders: tuple[str, str]
+
+
+def renew(lake: Lake, pair: tuple[str, str], request: Request, tell: Callable[[str], None]) -> Renewed:
+    """Bring the neighbours of a pair up to date.
+
+    Args:
+        lake: where the indexes and the state are.
+        pair: the languages.
+        request: how to search.
+        tell: told, now and then, how far it is.
+
+    Raises:
+        LakeError: an index is missing or older than its embeddings.
+    """
+    rolls = [read_roll(lake, language) for language in pair]
+    source, target = (_side(roll, ~recurs) for roll, recurs in rolls)
+    encoders = (rolls[0][0].encoder, rolls[1][0].encoder)
+    state, began = _read(lake, pair, encoders, request)
+    updated, work = _in_steps(lake, pair, encoders, state, (source, target), request, tell)
+    left_out = sum(int(recurs.sum()) for _, recurs in rolls)
+    return Renewed(updated.neighbours, source.ids, target.ids, work, began, left_out, encoders)
+
+
+def _side(roll: Roll, takes_part: npt.NDArray[np.bool_]) -> Side:
+    rows = np.flatnonzero(takes_part)
+    chosen = Chosen(roll.stack, rows)
+    small = len(rows) * roll.stack.shape[1] * roll.stack.dtype.itemsize <= IN_MEMORY_BYTES
+    return Side(roll.ids[rows], roll.versions[rows], chosen[:] if small else chosen)
+
+
+def _read(lake: Lake, pair: tuple[str, str], encoders: tuple[str, str], request: Request) -> tuple[State | None, str]:
+    """The state of the pair, or why there is none to go on from."""
+    kept = lake.find(LAYER, "-".join(pair))
+    if kept is None:
+        return None, "this pair was never searched"
+    made_by = kept.read_json("state.json")
+    now = _made_by(encoders, request)
+    differing = [f"{name} {made_by.get(name)} became {now[name]}" for name in now if made_by.get(name) != now[name]]
+    if differing:
+        return None, ", ".join(differing)
+    try:
+        return state_of(kept.read_array), ""
+    except (LakeError, ValueError, OSError) as error:
+        return None, f"what was kept cannot be read ({error})"
+
+
+def _made_by(encoders: tuple[str, str], request: Request) -> dict[str, object]:
+    return {"version": VERSION, "k": request.k, "source encoder": encoders[0], "target encoder": encoders[1]}
+
+
+def _in_steps(
+    lake: Lake,
+    pair: tuple[str, str],
+    encoders: tuple[str, str],
+    state: State | None,
+    sides: tuple[Side, Side],
+    request: Request,
+    tell: Callable[[str], None],
+) -> tuple[Updated, Work]:
+    """Take in the new source rows by and by, and keep the state after each step."""
+    source, target = sides
+    works: list[Work] = []
+    products = float(FIRST_PRODUCTS)
+    while True:
+        part = _next_part(state, source, max(1024, int(products / max(1, len(target.ids)))))
+        began = time.perf_counter()
+        updated = update(state, part, target, request)
+        seconds = time.perf_counter() - began
+        if state is None or any((updated.work.products, updated.work.rows_new, updated.work.rows_gone)):
+            _write(lake, pair, encoders, updated.state, request)
+        works.append(updated.work)
+        if len(part.ids) == len(source.ids):
+            return updated, _total(works, len(source.ids) * len(target.ids))
+        rate = updated.work.products / max(seconds, 1e-3)
+        tell(f"{len(part.ids)} of {len(source.ids)} source segments compared, {rate:.3g} products a second")
+        state, products = updated.state, KEPT_EVERY_S * rate
+
+
+def _next_part(state: State | None, source: Side, most: int) -> Side:
+    """The source rows that were there before, and so many of the new ones, in their order."""
+    known = np.empty(0, np.int64) if state is None else state.source.ids
+    new = np.flatnonzero(~np.isin(source.ids, known))
+    if len(new) <= most:
+        return source
+    stay = np.delete(np.arange(len(source.ids)), new[most:])
+    return Side(source.ids[stay], source.versions[stay], Chosen(source.vectors, stay))
+
+
+def _total(works: list[Work], all_products: int) -> Work:
+    products = sum(work.products for work in works)
+    return replace(
+        works[-1],
+        products=products,
+        saved=max(0, all_products - products),
+        rows_new=sum(work.rows_new for work in works),
+        rows_gone=sum(work.rows_gone for work in works),
+        rows_again=sum(work.rows_again for work in works),
+    )
+
+
+def _write(lake: Lake, pair: tuple[str, str], encoders: tuple[str, str], state: State, request: Request) -> None:
+    with lake.replace(LAYER, "-".join(pair)) as new:
+        for name, table in state_tables(state).items():
+            new.write_array(name, table)
+        new.write_json("state.json", _made_by(encoders, request))
