@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
-for name in [name for name in os.environ if name.startswith("S2S_") and name != "S2S_REAL_SPEECH"]:
+KEPT = ("S2S_REAL_SPEECH", "S2S_STOPES_PYTHON", "S2S_LASER")
+for name in [name for name in os.environ if name.startswith("S2S_") and name not in KEPT]:
     del os.environ[name]
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")

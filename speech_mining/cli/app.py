@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from speech_mining import __version__
+from speech_mining.cli.bench import bench
 from speech_mining.cli.doctor import doctor
 from speech_mining.cli.mine import mine
 from speech_mining.cli.segment import segment
@@ -45,7 +46,7 @@ def _s2s(
 
 
 def _bind() -> typer.Typer:
-    for command in (mine, segment, train, doctor):
+    for command in (mine, bench, segment, train, doctor):
         app.command()(command)
     for offered in sorted(entry_points(group="speech_mining.commands"), key=lambda point: point.name):
         app.command(name=offered.name)(offered.load())
