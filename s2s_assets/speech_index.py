@@ -4,23 +4,33 @@ What belongs here is the layer; the roll and the index are in `speech_mining.knn
 `speech_mining.mining.recurring`.
 """
 
+import time
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from partitions.languages import language_partition, layer
 from resources.compute import GPU, ONE_GPU, OWNERS
 from resources.metadata import column_schema, hours, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage, published
+from speech_mining.knn import index_renewal
+from speech_mining.knn.index_renewal import INDEX, Renewal, Wish, renew_index
 from speech_mining.knn.roll import ROLL, ROWS, Roll, call_the_roll, read_blocks
 from speech_mining.mining.recurring import VERSION, RecurringConfig, RecurringReport, recurring_rows
 
 
+class IndexConfig(dg.Config):
+    """What one run may do otherwise."""
+
+    rebuild: bool = Field(default=False, description="Train the FAISS index again, where it would only be updated.")
+
+
 def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The layer of one language."""
-    config = RecurringConfig(
+    recurs = RecurringConfig(
         similarity=settings.recurring.similarity,
         min_recordings=settings.recurring.min_recordings,
         min_share=settings.recurring.min_share,
@@ -38,19 +48,30 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         tags={"language": language},
         op_tags=ONE_GPU,
         pool=GPU,
-        code_version=f"{VERSION}/{config.similarity}/{config.min_recordings}/{config.min_share}",
+        code_version=_code_version(recurs, settings.index_factory),
         metadata={"dagster/column_schema": column_schema(ROWS)},
     )
-    def _speech_index(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+    def _speech_index(
+        context: dg.AssetExecutionContext, config: IndexConfig, storage: Storage
+    ) -> dg.MaterializeResult[None]:
         """All vectors of a language in one order, searchable, with preambles and other recurring speech marked.
 
-        Row numbers are shared by the roll (what the exact engine reads) and the FAISS index (under segment ids).
+        Row numbers are shared by the roll (what the exact engine reads) and the FAISS index (under segment ids). An
+        index with cells is updated by the audiobooks that came and went, and trained again when they outgrow it; its
+        recall against exact search is measured every time.
         """
         lake = storage.lake
         roll = call_the_roll(read_blocks(lake, language))
         context.log.info(f"{roll.segments.height} segments of {roll.blocks.height} audiobooks")
-        recurring = _recurring(roll, config)
-        described = _write(lake, language, roll, recurring, settings.index_factory)
+        recurring = _recurring(roll, recurs)
+        began = time.perf_counter()
+        renewal = renew_index(
+            roll, lake.find("speech_index", language), Wish(settings.index_factory, rebuild=config.rebuild)
+        )
+        described = {**_described(renewal), "index_build_seconds": round(time.perf_counter() - began, 3)}
+        context.log.info(f"index {renewal.built}")
+        _write(lake, language, roll, recurring, renewal)
+        described["index_bytes"] = lake.partition("speech_index", language).files[INDEX]["bytes"]
         return published(lake, {**described, **_figures(roll, recurring)}, "speech_index", language)
 
     return _speech_index
@@ -70,17 +91,40 @@ def _recurring(roll: Roll, config: RecurringConfig) -> RecurringReport:
     return recurring_rows(roll.vectors, roll.recordings, runs, config)
 
 
-def _write(lake: Lake, language: str, roll: Roll, recurring: RecurringReport, factory: str) -> dict[str, Any]:
-    from speech_mining.knn.index import build_index, describe_index, write_index
+def _code_version(recurs: RecurringConfig, factory: str) -> str:
+    """Changes when the same embeddings would give another index, or other recurring speech."""
+    recurring = f"{VERSION}/{recurs.similarity}/{recurs.min_recordings}/{recurs.min_share}"
+    return f"{recurring}/{index_renewal.VERSION}/{factory or 'by size'}"
 
-    index = build_index(roll.vectors, roll.ids, factory=factory or None)
+
+def _write(lake: Lake, language: str, roll: Roll, recurring: RecurringReport, renewal: Renewal) -> None:
     table = roll.segments.with_row_index("row").with_columns(pl.Series("recurring", recurring.dropped))
     with lake.replace("speech_index", language) as new:
-        write_index(index, new.path("index.faiss"))
+        renewal.write(new)
         new.write_table("roll.parquet", roll.blocks, ROLL)
         new.write_table("rows.parquet", table, ROWS)
         new.write_json("encoder.json", {"encoder": roll.encoder})
-    return {f"index_{name}": value for name, value in describe_index(index).items()}
+
+
+def _described(renewal: Renewal) -> dict[str, Any]:
+    from speech_mining.knn.index import describe_index
+
+    record = renewal.record
+    told = {
+        **describe_index(renewal.index),
+        "factory": record.factory,
+        "built": renewal.built,
+        "added": renewal.added,
+        "removed": renewal.removed,
+        "trained_rows": record.trained_rows,
+        "trained_on": record.trained_on,
+        "refine_factor": record.refine_factor,
+        "recall_at_16": record.recall_at_16,
+        "recall_by_kind": record.recall_by_kind,
+        "unrefined_recall_at_16": record.unrefined_recall_at_16,
+        "recall_queries": record.recall_queries,
+    }
+    return {f"index_{name}": value for name, value in told.items() if value is not None}
 
 
 def _figures(roll: Roll, recurring: RecurringReport) -> dict[str, Any]:

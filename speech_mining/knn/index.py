@@ -13,17 +13,25 @@ import numpy.typing as npt
 
 from speech_mining.atomic import replacing
 from speech_mining.errors import EmbeddingError
+from speech_mining.knn.cells import Clone, cells_of, fill_index, gpu_clone, put_in_order, train_index
+from speech_mining.knn.index_types import EXHAUSTIVE_FACTORY, EXHAUSTIVE_ROWS, ROWS_A_CELL, choose_factory
 from speech_mining.knn.vectors import check_unit_rows
 
-EXHAUSTIVE_ROWS = 200_000
-"""Up to here every row is compared with the query; beyond, only the cells near it."""
-EXHAUSTIVE_FACTORY = "IDMap2,SQfp16"
-"""float16 rows stored as they are: lossless, so a search is exact, at half the size of Flat."""
-ROWS_A_CELL = 256
+__all__ = [
+    "EXHAUSTIVE_FACTORY",
+    "EXHAUSTIVE_ROWS",
+    "ROWS_A_CELL",
+    "build_index",
+    "check_ids",
+    "choose_factory",
+    "describe_index",
+    "read_index",
+    "write_index",
+]
+
 TRAINING_ROWS_A_CELL = 64
 PROBED_SHARE = 32
-"""One cell in this many is probed, unless the reader of the index sets nprobe."""
-ADDED_AT_ONCE = 1 << 16
+"""One cell in this many is probed, unless who builds or reads the index sets nprobe (`index_recall.choose_probes`)."""
 
 
 def build_index(
@@ -49,20 +57,13 @@ def build_index(
             know, or too few rows to train it.
     """
     check_unit_rows(vectors, "The indexed matrix")
-    _check_ids(ids, len(vectors))
-    index = _untrained(vectors.shape[1], factory or choose_factory(len(vectors)))
-    _train(index, vectors, seed)
-    for first in range(0, len(vectors), ADDED_AT_ONCE):
-        part = slice(first, first + ADDED_AT_ONCE)
-        index.add_with_ids(_float32(vectors[part]), np.ascontiguousarray(ids[part]))
+    check_ids(ids, len(vectors))
+    index = _untrained(vectors.shape[1], factory or choose_factory(len(vectors), vectors.shape[1]))
+    clone = gpu_clone(index)
+    _train(index, vectors, seed, clone)
+    fill_index(index, vectors, ids, clone)
+    put_in_order(index)
     return index
-
-
-def choose_factory(rows: int) -> str:
-    """The index type for so many rows: every row compared up to `EXHAUSTIVE_ROWS`, inverted lists of float16 beyond."""
-    if rows <= EXHAUSTIVE_ROWS:
-        return EXHAUSTIVE_FACTORY
-    return f"IVF{1 << round(np.log2(rows / ROWS_A_CELL))},SQfp16"
 
 
 def describe_index(index: Any) -> dict[str, int | str]:
@@ -79,7 +80,7 @@ def describe_index(index: Any) -> dict[str, int | str]:
         "rows": int(index.ntotal),
         "dimension": int(index.d),
     }
-    cells = faiss.try_extract_index_ivf(index)
+    cells = cells_of(index)
     return told if cells is None else {**told, "cells": int(cells.nlist), "probes": int(cells.nprobe)}
 
 
@@ -111,7 +112,12 @@ def read_index(path: Path) -> Any:
         ) from error
 
 
-def _check_ids(ids: npt.NDArray[np.int64], rows: int) -> None:
+def check_ids(ids: npt.NDArray[np.int64], rows: int) -> None:
+    """Refuse ids that cannot name so many rows.
+
+    Raises:
+        EmbeddingError: they are not int64 (rows,), one is negative, or one comes twice.
+    """
     if ids.dtype != np.int64 or ids.shape != (rows,):
         raise EmbeddingError(
             f"The ids of {rows} vectors are {ids.dtype} of shape {ids.shape}.", expected=f"int64 of shape ({rows},)"
@@ -138,16 +144,13 @@ def _untrained(dimension: int, factory: str) -> Any:
             f"FAISS cannot make the index {factory!r} for {dimension} dimensions ({_first_line(error)}).",
             expected='an index_factory string such as "IDMap2,Flat" or "IVF1024,SQfp16"',
         ) from error
-    inverted = faiss.try_extract_index_ivf(index) is not None
-    return index if inverted or isinstance(index, faiss.IndexIDMap) else faiss.IndexIDMap2(index)
+    return index if cells_of(index) is not None or isinstance(index, faiss.IndexIDMap) else faiss.IndexIDMap2(index)
 
 
-def _train(index: Any, vectors: npt.NDArray[Any], seed: int) -> None:
+def _train(index: Any, vectors: npt.NDArray[Any], seed: int, clone: Clone | None) -> None:
     """Train on a seeded sample; k-means beyond `TRAINING_ROWS_A_CELL` rows a cell only takes longer."""
-    import faiss
-
     wanted = len(vectors)
-    cells = faiss.try_extract_index_ivf(index)
+    cells = cells_of(index)
     if cells is not None:
         cells.cp.seed, cells.cp.min_points_per_centroid = seed, 1
         cells.nprobe = max(1, cells.nlist // PROBED_SHARE)
@@ -158,17 +161,13 @@ def _train(index: Any, vectors: npt.NDArray[Any], seed: int) -> None:
     if wanted < len(vectors):
         sample = np.sort(np.random.default_rng(seed).choice(len(vectors), wanted, replace=False))
     try:
-        index.train(_float32(vectors[sample]))
+        train_index(index, np.ascontiguousarray(vectors[sample], dtype=np.float32), clone)
     except RuntimeError as error:
         raise EmbeddingError(
             f"The index cannot be trained on {len(sample)} vectors ({_first_line(error)}).",
             cause="it has more cells or codes than there are vectors",
             fix="give a smaller index, or none and let the size decide",
         ) from error
-
-
-def _float32(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
 def _first_line(error: RuntimeError) -> str:
