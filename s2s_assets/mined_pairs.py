@@ -134,6 +134,7 @@ def _search(
         "k": found.k,
         "engine": found.engine,
         "why_this_engine": found.reason,
+        "recall": round(found.recall, 4),
         "encoders": "; ".join(renewed.encoders),
         **_work_figures(renewed, forward.height * backward.height),
         "search_seconds": round(seconds, 3),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +18,11 @@ import polars as pl
 import pytest
 
 from speech_mining.cli.app import main
+from speech_mining.cli.mine import Best, Engine
 from speech_mining.knn import both_directions, normalise
-from speech_mining.mining.strategies import mine
+from speech_mining.knn.checkpoint_files import Folder
+from speech_mining.knn.hardware import ENGINES
+from speech_mining.mining.strategies import BEST, mine
 
 Run = Callable[..., int]
 
@@ -137,7 +146,7 @@ def test_help_shows_examples(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     assert run("--help") == 0
 
     said = capsys.readouterr().out
-    assert "s2s mine deu.npy eng.npy --out pairs.tsv" in said and "SRC.npy" in said
+    assert "s2s mine deu.npy eng.npy --out pairs.tsv" in said and "SRC.npy" in said and "--neighbours" in said
 
 
 def with_row(value: float) -> npt.NDArray[np.float32]:
@@ -203,3 +212,152 @@ def test_bad_options_are_refused(
 
     assert run("src.npy", "tgt.npy", *words) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_shards_of_a_folder_are_one_matrix_in_the_order_of_their_numbers(run: Run) -> None:
+    source, _ = save_sides()
+    Path("src").mkdir()
+    for number, part in enumerate(np.array_split(source, 12)):
+        np.save(f"src/part.{number}.npy", part)
+    Path("src/readme.txt").write_text("not a shard")
+
+    assert run("src.npy", "tgt.npy", "--out", "whole.tsv") == 0
+    assert run("src", "tgt.npy", "--out", "shards.tsv", "--memory-gb", "0.2") == 0
+
+    assert Path("shards.tsv").read_bytes() == Path("whole.tsv").read_bytes()
+    assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ({}, "holds no .npy file"),
+        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 4), "f4")}, "2 forms"),
+        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 3), "f2")}, "2 forms"),
+        ({"a.npy": np.ones(3, "f4")}, "shape (3,)"),
+        ({"a.npy": np.array([["x"]], object)}, "never unpickled"),
+    ],
+)
+def test_shards_that_do_not_fit_together_are_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], shards: dict, message: str
+) -> None:
+    save_sides()
+    Path("src").mkdir()
+    for name, rows in shards.items():
+        np.save(f"src/{name}", rows, allow_pickle=True)
+
+    assert run("src", "tgt.npy", "--out", "pairs.tsv") == 2
+
+    assert message in " ".join(capsys.readouterr().err.split()) and not Path("pairs.tsv").exists()
+
+
+def test_kept_neighbours_give_other_margins_without_a_search(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_sides()
+    assert run("src.npy", "tgt.npy", "--out", "first.tsv", "--neighbours", "kept.npz") == 0
+    before = Path("kept.npz").read_bytes()
+    capsys.readouterr()
+
+    assert run("src.npy", "tgt.npy", "--out", "again.tsv", "--neighbours", "kept.npz") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    other = ("--margin", "absolute", "--threshold", "0.5", "--strategy", "forward", "--k", "5")
+    assert run("src.npy", "tgt.npy", "--out", "kept.tsv", "--neighbours", "kept.npz", *other) == 0
+    assert run("src.npy", "tgt.npy", "--out", "fresh.tsv", *other) == 0
+
+    assert Path("again.tsv").read_bytes() == Path("first.tsv").read_bytes()
+    assert "neighbours were read from kept.npz" in said and "0.0 million cosines a second" in said
+    assert Path("kept.tsv").read_bytes() == Path("fresh.tsv").read_bytes()
+    assert Path("kept.npz").read_bytes() == before
+
+
+def test_neighbours_of_another_search_are_refused_by_what_differs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    source, _ = save_sides()
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--neighbours", "kept.npz", "--k", "4") == 0
+    source[7] += 1
+    np.save("src.npy", source)
+    capsys.readouterr()
+
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--neighbours", "kept.npz", "--k", "5") == 2
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the source matrix is another, 4 neighbours a row were kept and 5 are asked for" in said
+    assert "target matrix" not in said
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"not a zip at all"])
+def test_what_does_not_hold_neighbours_is_refused(run: Run, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    save_sides()
+    Path("kept.npz").write_bytes(content)
+
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--neighbours", "kept.npz") == 2
+
+    assert "does not hold neighbours" in " ".join(capsys.readouterr().err.split())
+    assert Path("kept.npz").read_bytes() == content
+
+
+def test_neighbours_go_to_an_npz_alone(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_sides()
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--neighbours", "kept.parquet") == 2
+    assert "ends in .npz" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_nearest_neighbour_can_stand_for_a_row(run: Run) -> None:
+    source, target = save_sides()
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--best", "nearest", "--strategy", "union") == 0
+
+    expected = mine(both_directions(normalise(source), normalise(target)), strategy="union", best="nearest")
+    assert read_tsv("pairs.tsv")["source"].to_list() == expected.source.tolist()
+
+
+def test_peak_memory_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_sides()
+    run("src.npy", "tgt.npy", "--out", "pairs.tsv")
+    assert re.search(r"Peak memory \d+\.\d\d GB", " ".join(capsys.readouterr().err.split()))
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert [engine.value for engine in Engine] == list(ENGINES)
+    assert [best.value for best in Best] == list(BEST)
+
+
+def test_a_killed_search_goes_on_with_the_first_unfinished_shard(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "src.npy", rng.standard_normal((50_000, 64), np.float32))
+    np.save(tmp_path / "tgt.npy", rng.standard_normal((9_000, 64), np.float32))
+    program = "from speech_mining.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "mine", "src.npy", "tgt.npy", "--threads", "1", "--threshold", "1"]
+    kept = tmp_path / ".killed.tsv.partial" / "shards" / "state.json"
+
+    with subprocess.Popen([*command, "--out", "killed.tsv"], cwd=tmp_path, stderr=subprocess.PIPE) as search:
+        while not kept.exists() and search.poll() is None:
+            time.sleep(0.002)
+        search.send_signal(signal.SIGKILL)
+    assert kept.exists() and not (tmp_path / "killed.tsv").exists()
+    finished = json.loads(kept.read_text())["done"]
+
+    again = subprocess.run([*command, "--out", "killed.tsv"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    subprocess.run([*command, "--out", "whole.tsv"], cwd=tmp_path, capture_output=True, check=True)
+
+    assert f"{finished} of 50000 source rows had been finished" in " ".join(again.stderr.split())
+    assert (tmp_path / "killed.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    assert not kept.parent.exists()
+
+
+def test_shards_of_another_search_are_not_gone_on_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source, target = (normalise(rng.standard_normal((count, 8))) for count in (40_000, 50))
+
+    class Stopping(Folder):
+        def keep(self, *state: Any) -> None:
+            super().keep(*state)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        both_directions(source, target, 3, checkpoint=Stopping(tmp_path, "one"))
+    same, other = Folder(tmp_path, "one"), Folder(tmp_path, "another")
+
+    whole = both_directions(source, target, 3)
+    for folder in (other, same):
+        found = both_directions(source, target, 3, checkpoint=folder)
+        np.testing.assert_array_equal(found.backward_rows, whole.backward_rows)
+        np.testing.assert_array_equal(found.forward_cosines, whole.forward_cosines)
+    assert other.restored == 0

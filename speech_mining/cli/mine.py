@@ -1,10 +1,12 @@
-"""`s2s mine`: from two matrices of embeddings to a list of pairs."""
+"""`s2s mine`: from two matrices of embeddings to a list of pairs, with a search that can be killed and gone on with."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,10 +19,13 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from speech_mining.atomic import replacing
+from speech_mining.cli.matrices import Embeddings
+from speech_mining.cli.memory import Peak, peak_memory
 from speech_mining.errors import EmbeddingError, SettingsError
 from speech_mining.progress import Progress
 
 if TYPE_CHECKING:
+    from speech_mining.knn.checkpoint_files import Folder
     from speech_mining.knn.neighbours import Neighbours
     from speech_mining.mining.strategies import Mined
 
@@ -50,16 +55,27 @@ class Engine(str, Enum):
     int8 = "int8"
     fp32 = "fp32"
     cuda = "cuda"
+    ivf = "ivf"
     faiss = "faiss"
 
 
+class Best(str, Enum):
+    """Names as in `speech_mining.mining.strategies.BEST`."""
+
+    margin = "margin"
+    nearest = "nearest"
+
+
 def mine(
-    source: Annotated[Path, typer.Argument(metavar="SRC.npy", help="Source embeddings, one a row.")],
-    target: Annotated[Path, typer.Argument(metavar="TGT.npy", help="Target embeddings, one a row.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC.npy|DIR", help="Source embeddings: a file or a folder.")],
+    target: Annotated[Path, typer.Argument(metavar="TGT.npy|DIR", help="Target embeddings, likewise.")],
     out: Annotated[Path, typer.Option("--out", help="Where the pairs go: FILE.tsv (no header) or FILE.parquet.")],
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours in each direction.")] = 16,
     margin: Annotated[Margin, typer.Option("--margin", help="How a pair is scored.")] = Margin.ratio,
     strategy: Annotated[Strategy, typer.Option("--strategy", help="Which candidates become pairs.")] = Strategy.max,
+    best: Annotated[
+        Best, typer.Option("--best", help="A row's best neighbour: that of the highest margin, or the nearest.")
+    ] = Best.margin,
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", help="Least score of a pair; 1.06 with the ratio margin, else required."),
@@ -69,40 +85,116 @@ def mine(
         float | None, typer.Option("--memory-gb", help="Working memory besides the two matrices.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Cores to use; all by default.")] = None,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option("--neighbours", metavar="FILE.npz", help="Neighbours to reuse, or where to save them."),
+    ] = None,
 ) -> None:
     """Mine pairs between two matrices of embeddings.
 
     Rows are normalised on reading. The pairs have three columns, `score source target`, rows counted from 0, sorted
-    by decreasing score, then source, then target.
+    by decreasing score, then source, then target. A folder's shards are taken in the order of their numbers, and rows
+    are counted through. A search that was killed goes on when the same command is given again.
 
     [bold]Examples[/bold]
 
     s2s mine deu.npy eng.npy --out pairs.tsv
 
-    s2s mine deu.npy eng.npy --strategy intersection --threshold 1.04 --out pairs.parquet
+    s2s mine deu/ eng/ --memory-gb 8 --neighbours deu-eng.npz --out pairs.parquet
 
-    s2s mine deu.npy eng.npy --margin distance --threshold 0.05 --k 8 --out pairs.tsv
+    s2s mine deu/ eng/ --neighbours deu-eng.npz --margin distance --threshold 0.05 --out pairs.tsv
     """
-    from speech_mining.knn import both_directions
     from speech_mining.mining import strategies
 
     write = _writer(out)
+    if neighbours is not None and neighbours.suffix != ".npz":
+        raise SettingsError(f"Neighbours would go to {neighbours}.", expected="a name that ends in .npz")
     least = strategies.checked_threshold(margin.value, threshold)
-    left, right = read_embeddings(source), read_embeddings(target)
-    _check_dimensions(source, left, target, right)
+    sides = Embeddings(source), Embeddings(target)
+    _check_dimensions(*sides)
     began = time.perf_counter()
-    with _bar("Comparing rows") as progress:
-        neighbours = both_directions(
-            left, right, k, engine=engine.value, memory_gb=memory_gb, threads=threads, progress=progress
-        )
-    elapsed_s = time.perf_counter() - began
-    mined = strategies.mine(neighbours, margin=margin.value, strategy=strategy.value, threshold=least)
+    with peak_memory() as peak:
+        asked = Asked(k, engine.value, memory_gb, threads)
+        found, searched = _neighbours(sides, asked, neighbours, out)
+        elapsed_s = time.perf_counter() - began
+        mined = strategies.mine(found, margin=margin.value, strategy=strategy.value, best=best.value, threshold=least)
     write(mined, out)
-    _tell(neighbours, mined, out, elapsed_s)
+    _tell(found, mined, out, (elapsed_s, searched), peak)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How to search."""
+
+    k: int
+    engine: str
+    memory_gb: float | None
+    threads: int | None
+
+
+def _neighbours(
+    sides: tuple[Embeddings, Embeddings], asked: Asked, kept: Path | None, out: Path
+) -> tuple[Neighbours, int]:
+    """Read neighbours that were kept, or search and keep them; with the products that were computed."""
+    from speech_mining.knn.neighbours_file import read_neighbours, write_neighbours
+
+    names = sides[0].fingerprint, sides[1].fingerprint
+    if kept is not None and kept.exists():
+        return read_neighbours(kept, *names, asked.k, asked.engine), 0
+    found, searched = _search(sides, names, asked, out)
+    if kept is not None:
+        write_neighbours(found, kept, *names)
+    return found, searched
+
+
+def _search(
+    sides: tuple[Embeddings, Embeddings], names: tuple[str, str], asked: Asked, out: Path
+) -> tuple[Neighbours, int]:
+    """Search, going on where a killed search of the same matrices was."""
+    from speech_mining.knn import both_directions
+    from speech_mining.knn.checkpoint_files import Folder
+
+    partial = out.with_name(f".{out.name}.partial")
+    identity = f"{names[0]}/{names[1]}/{asked.k}/{asked.engine}"
+    shards = Folder(partial / "shards", identity)
+    scratch = partial if asked.memory_gb is not None else None
+    try:
+        left, right = (
+            side.unit_rows(None if scratch is None else scratch / f"{name}.npy")
+            for side, name in zip(sides, ("source", "target"), strict=True)
+        )
+        with _bar("Comparing rows") as progress:
+            found = both_directions(
+                left,
+                right,
+                asked.k,
+                engine=asked.engine,
+                memory_gb=asked.memory_gb,
+                threads=asked.threads,
+                progress=progress,
+                checkpoint=shards,
+            )
+    except BaseException:
+        _tell_kept(shards)
+        raise
+    finally:
+        for name in ("source", "target"):
+            (partial / f"{name}.npy").unlink(missing_ok=True)
+    if shards.restored:
+        told = f"{shards.restored} of {len(left)} source rows had been finished by a search that was stopped."
+        Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    return found, (len(left) - shards.restored) * len(right)
+
+
+def _tell_kept(shards: Folder) -> None:
+    if shards.finished:
+        told = f"{shards.finished} source rows are finished and kept; the same command goes on with the next."
+        Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_embeddings(path: Path) -> npt.NDArray[np.float32]:
-    """Read one embedding a row from a .npy file, memory-mapped, and normalise the rows.
+    """Read one embedding a row from a .npy file or a folder of them, memory-mapped, and normalise the rows.
 
     Returns:
         float32 (n, d), unit rows.
@@ -110,40 +202,13 @@ def read_embeddings(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         EmbeddingError: no such file, not a .npy matrix of float16, float32 or float64, NaN or zero rows.
     """
-    from speech_mining.knn.vectors import normalise
-
-    shape = _matrix_shape(path)
-    try:
-        # the system refuses to map a file without data
-        matrix = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise EmbeddingError(f"{path} cannot be read ({error}).", cause="the file was cut short") from error
-    return normalise(matrix.astype(matrix.dtype.newbyteorder("="), copy=False), str(path))
+    return Embeddings(path).unit_rows()
 
 
-def _matrix_shape(path: Path) -> tuple[int, ...]:
-    """Read the header alone, so that nothing which is not a plain matrix is ever loaded."""
-    expected = "a .npy file as numpy.save writes it, float16, float32 or float64, one embedding a row"
-    if not path.is_file():
-        raise EmbeddingError(f"There is no file {path}.", expected=expected)
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
-        except ValueError as error:
-            raise EmbeddingError(
-                f"{path} is not a .npy file.", expected=expected, cause="it is another kind of file, or was cut short"
-            ) from error
-    if dtype.hasobject:
-        raise EmbeddingError(f"{path} holds Python objects, which are never unpickled.", expected=expected)
-    return shape
-
-
-def _check_dimensions(source: Path, left: npt.NDArray[Any], target: Path, right: npt.NDArray[Any]) -> None:
-    if left.shape[1] != right.shape[1]:
+def _check_dimensions(left: Embeddings, right: Embeddings) -> None:
+    if left.matrix.shape[1] != right.matrix.shape[1]:
         raise EmbeddingError(
-            f"{source} has rows of {left.shape[1]} values, {target} of {right.shape[1]}.",
+            f"{left.path} has rows of {left.matrix.shape[1]} values, {right.path} of {right.matrix.shape[1]}.",
             expected="one dimension on both sides",
             cause="the two sides were embedded by different encoders",
             fix="embed both with the same encoder",
@@ -177,20 +242,35 @@ def _table(mined: Mined) -> Any:
 
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=None)
-        yield lambda done, total, /: bars.update(task, completed=done, total=total)
+        task = bars.add_task(label, total=None, rate="")
+        began: list[tuple[float, int]] = []
+
+        def show(done: int, total: int, /) -> None:
+            if not began:  # what was restored took no time
+                began.append((time.perf_counter(), done))
+            elapsed_s = time.perf_counter() - began[0][0]
+            rate = (done - began[0][1]) / elapsed_s / 1e6 if elapsed_s > 0 else 0.0
+            bars.update(task, completed=done, total=total, rate=f"{rate:.0f} million cosines/s")
+
+        yield show
 
 
-def _tell(neighbours: Neighbours, mined: Mined, out: Path, elapsed_s: float) -> None:
-    compared = neighbours.source_count * neighbours.target_count
+def _tell(found: Neighbours, mined: Mined, out: Path, spent: tuple[float, int], peak: Peak) -> None:
+    elapsed_s, searched = spent
     counts = mined.counts
     told = (
         f"{counts['pairs']} pairs written to {out}. Of {counts['best']} best candidates {counts['below_threshold']} "
         f"were below the threshold and {counts['taken']} met a row already taken; {counts['undefined']} of "
-        f"{counts['candidates']} neighbours had no defined margin. {neighbours.source_count} x "
-        f"{neighbours.target_count} rows in {elapsed_s:.1f} s, {compared / elapsed_s / 1e6:.1f} million cosines a "
-        f"second; {neighbours.reason}."
+        f"{counts['candidates']} neighbours had no defined margin. {found.source_count} x {found.target_count} rows in "
+        f"{elapsed_s:.1f} s, {searched / elapsed_s / 1e6:.1f} million cosines a second; {found.reason}. "
+        f"{peak.told()}"
     )
     Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)

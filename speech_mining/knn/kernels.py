@@ -409,6 +409,15 @@ def _squares(values: Any) -> Any:
 
 
 @_compiled
+def squared_lengths(rows: Any, squares: Any) -> None:
+    """Fill the squared length of each row: float32 (n, d), or the bits of float16, -> float32 (n,)."""
+    values = np.empty(rows.shape[1], np.float32)
+    for row in range(rows.shape[0]):
+        widen(rows[row], values)
+        squares[row] = _squares(values)
+
+
+@_compiled
 def quantise(rows: Any, rotation: Any, codes: Any, units: Any, rests: Any) -> None:
     """Rotate rows and round them to int8, each in a unit of its own, so that its largest value is 127.
 

@@ -46,6 +46,10 @@ class Neighbours:
     """The engine that computed them."""
     reason: str = ""
     """Why that engine, in words for a person."""
+    recall: float = 1.0
+    """Share of the exact neighbours that are in the lists, the lower of both directions; below 1 it is an estimate."""
+    products: int | None = None
+    """Products computed, where they are not those of all rows with all rows."""
 
     def __post_init__(self) -> None:
         _check_tables(self.forward_rows, self.forward_cosines, self.backward_rows.shape[0], "forward")

@@ -17,8 +17,8 @@ Matrix: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 UNIT_TOLERANCE = 5e-3
 """How far a row's length may be from 1: fp16 rounding moves it by at most 2^-11, a tenth of this."""
-CHUNK_VALUES = 1 << 21
-"""Values looked at together, so that a memory map is never read whole."""
+CHUNK_VALUES = 1 << 18
+"""Values looked at together, so that a memory map is never read whole: 2 MB where they are worked on in float64."""
 NAMED_ROWS = 5
 """Bad rows an error names before it only counts them."""
 
@@ -50,6 +50,16 @@ class Stack:
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         """Rows `first:stop`; a copy only where they come from more than one block."""
+        parts = self._pieces(rows)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)
+
+    def part(self, rows: slice) -> Stack:
+        """Rows `first:stop` without copying them."""
+        return Stack(self._pieces(rows), self.shape[1], self.dtype)
+
+    def _pieces(self, rows: slice) -> list[npt.NDArray[Any]]:
         first, stop, _ = rows.indices(len(self))
         parts = []
         for number in range(int(np.searchsorted(self._starts, first, "right")) - 1, len(self.blocks)):
@@ -57,9 +67,7 @@ class Stack:
             if start >= stop:
                 break
             parts.append(self.blocks[number][max(first - start, 0) : stop - start])
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)
+        return parts
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A copy of chosen rows, in the order they are named."""
@@ -93,6 +101,11 @@ class Chosen:
         return taken(self._matrix, self._rows[rows])
 
 
+def part_of(matrix: Any, rows: slice) -> Any:
+    """Rows `first:stop` of an array, a memory map or a `Stack`, without copying them."""
+    return matrix.part(rows) if isinstance(matrix, Stack) else matrix[rows]
+
+
 def taken(matrix: Any, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A copy of chosen rows of an array, a memory map, a `Stack` or a `Chosen`."""
     by_itself = isinstance(matrix, (Stack, Chosen))
@@ -123,15 +136,32 @@ def normalise(matrix: npt.NDArray[Any], name: str = "The matrix") -> npt.NDArray
     Raises:
         EmbeddingError: not a floating matrix, a row with NaN or infinity, a zero row.
     """
-    _check_form(matrix, name, (np.float16, np.float32, np.float64))
     unit = np.empty(matrix.shape, np.float32)
+    for part, rows in normalised_parts(matrix, name):
+        unit[part] = rows
+    return unit
+
+
+def normalised_parts(matrix: Any, name: str = "The matrix") -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Do what `normalise` does, some rows at a time: for matrices larger than memory.
+
+    Args:
+        matrix: as for `normalise`, or a `Stack`.
+        name: what the matrix is called in errors.
+
+    Yields:
+        Which rows, and float32 rows of unit length.
+
+    Raises:
+        EmbeddingError: as `normalise`, before anything is yielded.
+    """
+    _check_form(matrix, name, (np.float16, np.float32, np.float64))
     largest = _largest_magnitudes(matrix)
     _refuse_rows(np.flatnonzero(~np.isfinite(largest)), len(matrix), name, "hold NaN or infinity")
     _refuse_rows(np.flatnonzero(largest == 0), len(matrix), name, "are zero")
     for part in _chunks(matrix):
         scaled = matrix[part].astype(np.float64) / largest[part, None]
-        unit[part] = scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
-    return unit
+        yield part, (scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]).astype(np.float32)
 
 
 def check_unit_rows(matrix: Any, name: str) -> None:
@@ -144,25 +174,30 @@ def check_unit_rows(matrix: Any, name: str) -> None:
     Raises:
         EmbeddingError: not such a matrix; the rows at fault are named.
     """
+    from speech_mining.knn.kernels import squared_lengths  # numba is loaded when there is work for it
+
     _check_form(matrix, name, (np.float16, np.float32))
-    lengths = np.empty(len(matrix), np.float64)
+    bad, lengths = [np.empty(0, np.intp)], [np.empty(0, np.float64)]
     for part in _chunks(matrix):
-        wide = matrix[part].astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            lengths[part] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
-    if len(bad):
-        _refuse_lengths(bad, lengths, _largest_magnitudes(matrix), name)
+        rows = raw(matrix[part])
+        squares = np.empty(len(rows), np.float32)
+        squared_lengths(rows, squares)
+        own = np.sqrt(squares.astype(np.float64))
+        wrong = np.flatnonzero(~(np.abs(own - 1) <= UNIT_TOLERANCE))
+        bad.append(wrong + part.start)
+        lengths.append(own[wrong])
+    wrong = np.concatenate(bad)
+    if len(wrong):
+        _refuse_lengths(wrong, np.concatenate(lengths), matrix, name)
 
 
-def _refuse_lengths(
-    bad: npt.NDArray[np.intp], lengths: npt.NDArray[np.float64], largest: npt.NDArray[np.float64], name: str
-) -> None:
-    _refuse_rows(bad[~np.isfinite(largest[bad])], len(lengths), name, "hold NaN or infinity")
-    _refuse_rows(bad[largest[bad] == 0], len(lengths), name, "are zero")
+def _refuse_lengths(bad: npt.NDArray[np.intp], lengths: npt.NDArray[np.float64], matrix: Any, name: str) -> None:
+    largest = _largest_magnitudes(matrix)[bad]
+    _refuse_rows(bad[~np.isfinite(largest)], len(matrix), name, "hold NaN or infinity")
+    _refuse_rows(bad[largest == 0], len(matrix), name, "are zero")
     raise EmbeddingError(
-        f"{name} has {len(bad)} of {len(lengths)} rows that are not of unit length "
-        f"({_listed(bad)}; row {bad[0]} has length {lengths[bad[0]]:.4g}).",
+        f"{name} has {len(bad)} of {len(matrix)} rows that are not of unit length "
+        f"({_listed(bad)}; row {bad[0]} has length {lengths[0]:.4g}).",
         expected=f"lengths within {UNIT_TOLERANCE} of 1, since the inner product is taken as the cosine",
         cause="the embeddings were not normalised",
         fix="pass them through speech_mining.knn.vectors.normalise",

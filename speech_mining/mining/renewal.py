@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.errors import LakeError
-from speech_mining.knn.incremental import Request, Side, State, Updated, Work, update
+from speech_mining.knn.exact import both_directions
+from speech_mining.knn.incremental import Request, Side, State, Work, update
 from speech_mining.knn.incremental_files import VERSION, state_of, state_tables
 from speech_mining.knn.neighbours import Neighbours
 from speech_mining.knn.roll import Roll, read_roll
@@ -64,10 +65,24 @@ def renew(lake: Lake, pair: tuple[str, str], request: Request, tell: Callable[[s
     rolls = [read_roll(lake, language) for language in pair]
     source, target = (_side(roll, ~recurs) for roll, recurs in rolls)
     encoders = (rolls[0][0].encoder, rolls[1][0].encoder)
-    state, began = _read(lake, pair, encoders, request)
-    updated, work = _in_steps(lake, pair, encoders, state, (source, target), request, tell)
     left_out = sum(int(recurs.sum()) for _, recurs in rolls)
-    return Renewed(updated.neighbours, source.ids, target.ids, work, began, left_out, encoders)
+    if request.engine == "ivf":
+        found, work = _approximate(source, target, request)
+        began = "an approximate search keeps no state"
+    else:
+        state, began = _read(lake, pair, encoders, request)
+        found, work = _in_steps(lake, pair, encoders, state, (source, target), request, tell)
+    return Renewed(found, source.ids, target.ids, work, began, left_out, encoders)
+
+
+def _approximate(source: Side, target: Side, request: Request) -> tuple[Neighbours, Work]:
+    """Search by cells; what is kept of exact searches is left as it is."""
+    found = both_directions(
+        source.vectors, target.vectors, request.k, engine="ivf", memory_gb=request.memory_gb, threads=request.threads
+    )
+    every = len(source.ids) * len(target.ids)
+    products = every if found.products is None else found.products
+    return found, Work(products, max(0, every - products), len(source.ids) + len(target.ids), 0, 0)
 
 
 def _side(roll: Roll, takes_part: npt.NDArray[np.bool_]) -> Side:
@@ -105,7 +120,7 @@ def _in_steps(
     sides: tuple[Side, Side],
     request: Request,
     tell: Callable[[str], None],
-) -> tuple[Updated, Work]:
+) -> tuple[Neighbours, Work]:
     """Take in the new source rows by and by, and keep the state after each step."""
     source, target = sides
     works: list[Work] = []
@@ -119,7 +134,7 @@ def _in_steps(
             _write(lake, pair, encoders, updated.state, request)
         works.append(updated.work)
         if len(part.ids) == len(source.ids):
-            return updated, _total(works, len(source.ids) * len(target.ids))
+            return updated.neighbours, _total(works, len(source.ids) * len(target.ids))
         rate = updated.work.products / max(seconds, 1e-3)
         tell(f"{len(part.ids)} of {len(source.ids)} source segments compared, {rate:.3g} products a second")
         state, products = updated.state, KEPT_EVERY_S * rate

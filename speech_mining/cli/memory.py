@@ -1,0 +1,56 @@
+"""How much memory a piece of work took, sampled while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+SAMPLED_EVERY_S = 0.05
+
+
+@dataclass
+class Peak:
+    """The most memory that was seen, in bytes; 0 where the system does not say."""
+
+    before: int = 0
+    """Anonymous memory when the work began: the interpreter and its libraries."""
+    anonymous: int = 0
+    """Anonymous memory at most: what no file stands behind."""
+
+    def told(self) -> str:
+        """In words, for a person."""
+        if not self.anonymous:
+            return "This system does not tell how much memory was used."
+        grown = max(0, self.anonymous - self.before)
+        return f"Peak memory {self.anonymous / 1e9:.2f} GB, {grown / 1e9:.2f} of it for the search; mapped files aside."
+
+
+@contextmanager
+def peak_memory() -> Iterator[Peak]:
+    """Watch this process's anonymous memory while the block runs."""
+    peak = Peak(_anonymous_bytes(), 0)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SAMPLED_EVERY_S):
+            peak.anonymous = max(peak.anonymous, _anonymous_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+        peak.anonymous = max(peak.anonymous, _anonymous_bytes())
+
+
+def _anonymous_bytes() -> int:
+    if not STATUS.exists():
+        return 0
+    lines = (line.split() for line in STATUS.read_text().splitlines())
+    return next((int(line[1]) * 1024 for line in lines if line[0] == "RssAnon:"), 0)
