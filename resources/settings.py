@@ -59,6 +59,9 @@ class MiningSettings(_Strict):
     strategy: Literal["forward", "backward", "intersection", "union", "max"] = "max"
     floor: float = Field(1.0, description="Pairs from this score upward are kept, so that thresholds can be compared.")
     threshold: float = Field(1.06, description="Pairs from this score upward enter the corpus (speech with speech).")
+    selection: Literal["greedy", "optimal"] = Field(
+        "greedy", description="Of overlapping pairs: the best first, or the most margin in all (on the source side)."
+    )
     memory_gb: float | None = Field(None, gt=0, description="Memory for the search; default: a share of the machine's.")
 
     @model_validator(mode="after")

@@ -28,11 +28,12 @@ class CorpusConfig(dg.Config):
     """What one run may select otherwise than the settings say."""
 
     threshold: float | None = Field(default=None, description="Least score; empty: as in the settings.")
+    selection: str | None = Field(default=None, description="greedy or optimal; empty: as in the settings.")
 
 
 def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
     """The corpus of a pair of languages."""
-    default = settings.mining.threshold
+    mining = settings.mining
 
     @dg.asset(
         key="s2s_corpus",
@@ -43,7 +44,7 @@ def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
         kinds={"polars", "parquet", "csv"},
         owners=OWNERS,
         pool=CPU,
-        code_version=f"{selection.VERSION}/{manifest.VERSION}/{default}",
+        code_version=f"{selection.VERSION}/{manifest.VERSION}/{mining.threshold}/{mining.selection}",
         metadata={"dagster/column_schema": column_schema(CORPUS)},
     )
     def _s2s_corpus(
@@ -54,14 +55,14 @@ def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
         As parquet and as a manifest (TSV.gz, best score first), each row with both recordings, times, readers,
         licences and addresses.
         """
-        threshold = default if config.threshold is None else config.threshold
-        metadata = _select(storage.lake, context.partition_key, threshold)
+        threshold = mining.threshold if config.threshold is None else config.threshold
+        metadata = _select(storage.lake, context.partition_key, threshold, config.selection or mining.selection)
         return published(storage.lake, metadata, "s2s_corpus", context.partition_key)
 
     return _s2s_corpus
 
 
-def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
+def _select(lake: Lake, pair: str, threshold: float, rule: str) -> dict[str, Any]:
     pairs = lake.partition("s2s_pairs", pair)
     floor = pairs.read_json("scoring.json")["threshold"]
     if threshold < floor:
@@ -72,7 +73,7 @@ def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
             fix="materialize s2s_pairs with a lower floor, or raise the threshold",
         )
     table = pairs.read_table("pairs.parquet", PAIRS)
-    selected = select_non_overlapping(table.filter(pl.col("score") >= threshold))
+    selected = select_non_overlapping(table.filter(pl.col("score") >= threshold), rule, floor=threshold)
     source, target = (
         lake.read_tables("raw_audio", language, name="recordings.parquet", schema=RECORDINGS)
         for language in split(pair)
@@ -83,8 +84,8 @@ def _select(lake: Lake, pair: str, threshold: float) -> dict[str, Any]:
         new.write_table("corpus.parquet", corpus, CORPUS)
         write_manifest(corpus, new.path("manifest.tsv.gz"))
         new.write_table("hours.parquet", by_threshold, HOURS)
-        new.write_json("selection.json", {"threshold": threshold, "counts": dict(selected.counts)})
-    return _figures(pair, corpus, selected, by_threshold, threshold)
+        new.write_json("selection.json", {"threshold": threshold, "selection": rule, "counts": dict(selected.counts)})
+    return {"selection": rule, **_figures(pair, corpus, selected, by_threshold, threshold)}
 
 
 def _figures(
@@ -99,7 +100,7 @@ def _figures(
         "target_hours": hours(samples_of(corpus, "target")),
         "hours_per_threshold": plot(
             as_markdown_image(plot_hours(by_threshold, threshold, title=pair)),
-            "Sum counts every pair, union every stretch of speech once, post-processed what no other pair overlaps.",
+            "Sum counts every pair, union every stretch of speech once, post-processed what is left of the best first.",
         ),
         "hours": rows(by_threshold, limit=60),
         "counts": counted(selected.counts),

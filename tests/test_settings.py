@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from resources.settings import FILE, load_settings, origins
+from resources.settings import FILE, MiningSettings, load_settings, origins
 from speech_mining.errors import SettingsError
+from speech_mining.mining.selection import SELECTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,7 @@ def _write(tmp_path: Path, text: str) -> None:
 def test_the_defaults_are_the_papers(tmp_path: Path) -> None:
     settings = load_settings()
     assert (settings.mining.k, settings.mining.margin, settings.mining.threshold) == (16, "ratio", 1.06)
+    assert settings.mining.selection == "greedy"
     assert (settings.segmentation.min_s, settings.segmentation.max_s) == (3.0, 20.0)
     assert settings.mined_pairs == ("deu-eng", "deu-fra", "deu-spa", "eng-fra", "eng-spa", "fra-spa")
     assert settings.lake_url == str(tmp_path / "lake")
@@ -42,6 +45,15 @@ def test_the_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: 
     assert told["mining.margin"] == ("ratio", "default")
 
 
+def test_the_selection_is_chosen_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2S_MINING__SELECTION", "optimal")
+    assert load_settings().mining.selection == "optimal"
+
+
+def test_every_selection_of_the_library_can_be_set_and_no_other() -> None:
+    assert get_args(MiningSettings.model_fields["selection"].annotation) == SELECTIONS
+
+
 def test_a_list_in_the_environment_is_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2S_LANGUAGES", "spa, deu")
     monkeypatch.setenv("S2S_SPEECH_PAIRS", "deu-spa")
@@ -53,6 +65,7 @@ def test_a_list_in_the_environment_is_split_at_commas(monkeypatch: pytest.Monkey
     [
         ("treshold = 1.0", "treshold"),
         ("[mining]\nmargin = 'ration'", "mining.margin"),
+        ("[mining]\nselection = 'best'", "mining.selection"),
         ("[mining]\nfloor = 1.2", "floor"),
         ("[segmentation]\nmin_s = 30", "min_s"),
         ("languages = ['German']", "languages"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from speech_mining.errors import SettingsError
 from speech_mining.knn import Neighbours, both_directions, normalise
 from speech_mining.mining.margin import score_candidates
-from speech_mining.mining.strategies import STRATEGIES, mine
+from speech_mining.mining.strategies import BEST, STRATEGIES, mine
 
 Pair = tuple[float, int, int]
 
@@ -64,6 +66,20 @@ def test_the_best_neighbour_is_the_one_with_the_highest_margin_not_the_nearest()
     )
 
     assert mine(hub, strategy="forward", threshold=0).target.tolist() == [1]
+    assert mine(hub, strategy="forward", threshold=0, best="nearest").target.tolist() == [0]
+
+
+def test_a_nearest_neighbour_without_a_margin_leaves_its_row_without_a_pair() -> None:
+    """The mean cosines of source 0 and target 0 cancel out; target 1 would do."""
+    neighbours = Neighbours(
+        np.array([[0, 1]]),
+        np.array([[0.5, 0.25]], np.float32),
+        np.array([[0, -1], [0, -1]]),
+        np.array([[-0.5, -np.inf], [0.25, -np.inf]], np.float32),
+    )
+
+    assert mine(neighbours, strategy="forward", threshold=0).target.tolist() == [1]
+    assert mine(neighbours, strategy="forward", threshold=0, best="nearest").counts["best"] == 0
 
 
 def test_ties_go_to_the_lower_source_then_the_lower_target() -> None:
@@ -79,17 +95,22 @@ def test_ties_go_to_the_lower_source_then_the_lower_target() -> None:
         assert list(zip(mined.source, mined.target, strict=True)) == pairs, strategy
 
 
-def slow_reference(neighbours: Neighbours, margin: str, strategy: str, threshold: float) -> list[Pair]:
+def slow_reference(neighbours: Neighbours, margin: str, strategy: str, threshold: float, best: str) -> list[Pair]:
     """LASER's retrieval modes, one pair at a time over dictionaries."""
+    places = slice(1) if best == "nearest" else slice(None)
     scored = score_candidates(neighbours, margin)
     forward: dict[int, Pair] = {}
     for source, (targets, scores) in enumerate(zip(neighbours.forward_rows, scored.forward_scores, strict=True)):
-        pairs = [(float(s), source, int(t)) for t, s in zip(targets, scores, strict=True) if not np.isnan(s)]
+        pairs = [
+            (float(s), source, int(t)) for t, s in zip(targets[places], scores[places], strict=True) if not np.isnan(s)
+        ]
         if pairs:
             forward[source] = min(pairs, key=lambda pair: (-pair[0], pair[2]))
     backward: dict[int, Pair] = {}
     for target, (sources, scores) in enumerate(zip(neighbours.backward_rows, scored.backward_scores, strict=True)):
-        pairs = [(float(s), int(o), target) for o, s in zip(sources, scores, strict=True) if not np.isnan(s)]
+        pairs = [
+            (float(s), int(o), target) for o, s in zip(sources[places], scores[places], strict=True) if not np.isnan(s)
+        ]
         if pairs:
             backward[target] = min(pairs, key=lambda pair: (-pair[0], pair[1]))
     ahead, back = set(forward.values()), set(backward.values())
@@ -112,10 +133,11 @@ def slow_reference(neighbours: Neighbours, margin: str, strategy: str, threshold
     margin=st.sampled_from(["ratio", "distance", "absolute"]),
     strategy=st.sampled_from(STRATEGIES),
     threshold=st.sampled_from([-2.0, 0.0, 0.5, 1.06]),
+    best=st.sampled_from(BEST),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_pairs_equal_the_slow_reference(
-    n: int, m: int, k: int, margin: str, strategy: str, threshold: float, seed: int
+    n: int, m: int, k: int, margin: str, strategy: str, threshold: float, best: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     # few small integers, so that equal rows and equal scores are common
@@ -124,10 +146,10 @@ def test_pairs_equal_the_slow_reference(
     )
     neighbours = both_directions(source, target, k)
 
-    mined = mine(neighbours, margin=margin, strategy=strategy, threshold=threshold)
+    mined = mine(neighbours, margin=margin, strategy=strategy, threshold=threshold, best=best)
 
     found = list(zip(mined.score.tolist(), mined.source.tolist(), mined.target.tolist(), strict=True))
-    assert found == slow_reference(neighbours, margin, strategy, threshold)
+    assert found == slow_reference(neighbours, margin, strategy, threshold, best)
 
 
 def test_planted_translations_are_found_one_to_one() -> None:
@@ -147,8 +169,8 @@ def test_planted_translations_are_found_one_to_one() -> None:
 def test_no_neighbours_give_no_pairs_of_the_right_types() -> None:
     empty = both_directions(np.empty((0, 4), np.float32), np.eye(4, dtype=np.float32), 3)
 
-    for strategy in STRATEGIES:
-        mined = mine(empty, strategy=strategy)
+    for strategy, best in product(STRATEGIES, BEST):
+        mined = mine(empty, strategy=strategy, best=best)
         assert (len(mined.score), mined.score.dtype, mined.source.dtype) == (0, np.float64, np.int64)
         assert mined.counts["candidates"] == 0
 
@@ -161,3 +183,5 @@ def test_the_ratio_threshold_is_not_lent_to_other_margins() -> None:
         mine(by_hand(), threshold=float("nan"))
     with pytest.raises(SettingsError, match=r"no strategy 'best'.*intersection"):
         mine(by_hand(), strategy="best")
+    with pytest.raises(SettingsError, match=r"no best neighbour by 'cosine'.*margin, nearest"):
+        mine(by_hand(), best="cosine")

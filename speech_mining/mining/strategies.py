@@ -1,9 +1,9 @@
 """Which scored candidates become pairs.
 
-`forward` takes for each source row the one of its k neighbours with the highest margin, `backward` likewise for each
-target row; `intersection` and `union` combine the two without repeats; `max` goes through the union by descending
-score and takes each row of either side once, as LASER's `mine_bitexts.py --retrieval max` does. Overlap in time is
-not looked at here but in `selection`.
+`forward` takes for each source row the best of its k neighbours, `backward` likewise for each target row;
+`intersection` and `union` combine the two without repeats; `max` goes through the union by descending score and takes
+each row of either side once, as LASER's `mine_bitexts.py --retrieval max` does. The best neighbour is the one with the
+highest margin, as in LASER, or the nearest, as in stopes. Overlap in time is not looked at here but in `selection`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from speech_mining.mining.margin import Candidates, Scores, score_candidates
 STRATEGIES = ("forward", "backward", "intersection", "union", "max")
 DEFAULT_STRATEGY = "max"
 """A spoken sentence is said once on each side, so one-to-one is what a corpus of speech wants."""
+BEST = ("margin", "nearest")
+"""Which of a row's k neighbours is its best: the one with the highest margin, as LASER chooses, or the one with the
+highest cosine, as stopes chooses unless told otherwise (`sort_neighbors`)."""
+DEFAULT_BEST = "margin"
 RATIO_THRESHOLD = 1.06
 """Duquenne et al.'s threshold for speech-to-speech; it means nothing to the other margins."""
 
@@ -69,30 +73,38 @@ def mine(
     margin: str = "ratio",
     strategy: str = DEFAULT_STRATEGY,
     threshold: float | None = None,
+    best: str = DEFAULT_BEST,
 ) -> Mined:
     """Score the neighbours and choose pairs whose margin reaches the threshold.
+
+    How LASER and stopes choose, and where this differs on purpose, is in `docs/peers.md`.
 
     Args:
         neighbours: lists in both directions.
         margin: "ratio", "distance" or "absolute".
         strategy: "forward", "backward", "intersection", "union" or "max".
         threshold: least score of a pair; None takes `RATIO_THRESHOLD` with the ratio margin.
+        best: "margin" or "nearest", the neighbour that stands for a row; a nearest neighbour whose margin is undefined
+            leaves its row without a pair.
 
     Raises:
-        SettingsError: an unknown margin or strategy; no threshold given with a margin that has no usual one.
+        SettingsError: an unknown margin, strategy or best neighbour; no threshold given with a margin that has no
+            usual one.
     """
     least = checked_threshold(margin, threshold)
     if strategy not in STRATEGIES:
         raise SettingsError(f"There is no strategy {strategy!r}.", expected=f"one of {', '.join(STRATEGIES)}")
+    if best not in BEST:
+        raise SettingsError(f"There is no best neighbour by {best!r}.", expected=f"one of {', '.join(BEST)}")
     candidates = score_candidates(neighbours, margin)
-    best = _chosen(candidates, strategy).best_first()
-    reaching = best.at(best.score >= least)
+    chosen = _chosen(candidates, strategy, best).best_first()
+    reaching = chosen.at(chosen.score >= least)
     pairs = reaching.at(_first_come(reaching, neighbours)) if strategy == "max" else reaching
     counts = {
         "candidates": candidates.count,
         "undefined": candidates.undefined,
-        "best": len(best.score),
-        "below_threshold": len(best.score) - len(reaching.score),
+        "best": len(chosen.score),
+        "below_threshold": len(chosen.score) - len(reaching.score),
         "taken": len(reaching.score) - len(pairs.score),
         "pairs": len(pairs.score),
     }
@@ -119,44 +131,50 @@ def checked_threshold(margin: str, threshold: float | None) -> float:
     return threshold
 
 
-def _chosen(candidates: Candidates, strategy: str) -> _Pairs:
+def _chosen(candidates: Candidates, strategy: str, best: str) -> _Pairs:
     if strategy == "forward":
-        return _best_forward(candidates)
+        return _best_forward(candidates, best)
     if strategy == "backward":
-        return _best_backward(candidates)
-    if strategy == "intersection":
-        return _without_repeats(candidates, times=2)
-    return _without_repeats(candidates, times=1)
+        return _best_backward(candidates, best)
+    both = _best_forward(candidates, best), _best_backward(candidates, best)
+    return _without_repeats(*both, times=2 if strategy == "intersection" else 1)
 
 
-def _best_forward(candidates: Candidates) -> _Pairs:
+def _best_forward(candidates: Candidates, best: str) -> _Pairs:
     lists = candidates.neighbours
-    own, place, other = _best(candidates.forward_scores, lists.forward_rows)
+    own, place, other = _best(candidates.forward_scores, lists.forward_rows, best)
     return _Pairs(candidates.forward_scores[own, place], lists.forward_cosines[own, place], own, other)
 
 
-def _best_backward(candidates: Candidates) -> _Pairs:
+def _best_backward(candidates: Candidates, best: str) -> _Pairs:
     lists = candidates.neighbours
-    own, place, other = _best(candidates.backward_scores, lists.backward_rows)
+    own, place, other = _best(candidates.backward_scores, lists.backward_rows, best)
     return _Pairs(candidates.backward_scores[own, place], lists.backward_cosines[own, place], other, own)
 
 
-def _best(scores: Scores, rows: Rows) -> tuple[Rows, Order, Rows]:
-    """For each row that has a score: the row, the place of its highest score, and the neighbour there.
+def _best(scores: Scores, rows: Rows, best: str) -> tuple[Rows, Order, Rows]:
+    """For each row that has a best neighbour with a score: the row, that neighbour's place, and the neighbour."""
+    own, place = _nearest(scores) if best == "nearest" else _highest(scores, rows)
+    return own.astype(np.int64), place, rows[own, place]
 
-    Among equal scores the neighbour with the lower row.
-    """
+
+def _nearest(scores: Scores) -> tuple[Order, Order]:
+    """The first place; among equal cosines the lists have the lower row first."""
+    own = np.flatnonzero(~np.isnan(scores[:, :1]).all(axis=1))
+    return own, np.zeros(len(own), np.intp)
+
+
+def _highest(scores: Scores, rows: Rows) -> tuple[Order, Order]:
+    """The place of the highest score; among equal scores the lower row."""
     reachable = np.where(np.isnan(scores), -np.inf, scores)
     highest = reachable.max(axis=1, initial=-np.inf)
     own = np.flatnonzero(highest > -np.inf)
     tied = reachable[own] == highest[own, None]
-    place = np.where(tied, rows[own], np.iinfo(np.int64).max).argmin(axis=1)
-    return own.astype(np.int64), place, rows[own, place]
+    return own, np.where(tied, rows[own], np.iinfo(np.int64).max).argmin(axis=1)
 
 
-def _without_repeats(candidates: Candidates, times: int) -> _Pairs:
+def _without_repeats(forward: _Pairs, backward: _Pairs, times: int) -> _Pairs:
     """Pairs that are best in at least `times` directions, each once, with the higher score should the two differ."""
-    forward, backward = _best_forward(candidates), _best_backward(candidates)
     both = _Pairs(
         np.concatenate([forward.score, backward.score]),
         np.concatenate([forward.cosine, backward.cosine]),
