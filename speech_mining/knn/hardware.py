@@ -6,7 +6,8 @@ from speech_mining.errors import SettingsError
 from speech_mining.knn.engines.protocol import Engine
 from speech_mining.knn.products import int8_is_fast, int8_works
 
-ENGINES = ("auto", "int8", "fp32", "cuda", "faiss")
+ENGINES = ("auto", "int8", "fp32", "cuda", "ivf", "faiss")
+"""`ivf` is the approximate one: it is in `approximate`, and never what auto takes."""
 INT8_DIMENSION = 128
 """Below it, folding the products takes longer than multiplying them in float32."""
 GPU_PRODUCTS = 10**9
@@ -55,6 +56,10 @@ def make_engine(name: str, dimension: int) -> Engine:
         from speech_mining.knn.engines.int8 import Int8
 
         return Int8(dimension)
+    if name == "cuda":
+        from speech_mining.knn.engines.cuda import Cuda
+
+        return Cuda(dimension)
     if name == "faiss":
         from speech_mining.knn.engines.flat import Flat
 
