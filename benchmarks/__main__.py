@@ -5,7 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.knn", "benchmarks.gpu", "benchmarks.incremental", "benchmarks.index", "benchmarks.mining", "benchmarks.peers", "benchmarks.audio")
+BENCHMARKS = (
+    "benchmarks.knn",
+    "benchmarks.gpu",
+    "benchmarks.incremental",
+    "benchmarks.index",
+    "benchmarks.mining",
+    "benchmarks.peers",
+    "benchmarks.audio",
+)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from speech_mining.cli.app import main
+from speech_mining.cli.memory import peak_memory
 from speech_mining.cli.mine import Best, Engine
 from speech_mining.knn import both_directions, normalise
 from speech_mining.knn.checkpoint_files import Folder
@@ -225,15 +226,15 @@ def test_shards_of_a_folder_are_one_matrix_in_the_order_of_their_numbers(run: Ru
     assert run("src", "tgt.npy", "--out", "shards.tsv", "--memory-gb", "0.2") == 0
 
     assert Path("shards.tsv").read_bytes() == Path("whole.tsv").read_bytes()
-    assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
+    assert sorted(path.name for path in Path().iterdir()) == ["shards.tsv", "src", "src.npy", "tgt.npy", "whole.tsv"]
 
 
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
         ({}, "holds no .npy file"),
-        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 4), "f4")}, "2 forms"),
-        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 3), "f2")}, "2 forms"),
+        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 4), "f4")}, "b.npy is float32 with rows of 4 values"),
+        ({"a.npy": np.ones((2, 3), "f4"), "b.npy": np.ones((2, 3), "f2")}, "b.npy is float16 with rows of 3 values"),
         ({"a.npy": np.ones(3, "f4")}, "shape (3,)"),
         ({"a.npy": np.array([["x"]], object)}, "never unpickled"),
     ],
@@ -279,7 +280,7 @@ def test_neighbours_of_another_search_are_refused_by_what_differs(run: Run, caps
     assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--neighbours", "kept.npz", "--k", "5") == 2
 
     said = " ".join(capsys.readouterr().err.split())
-    assert "the source matrix is another, 4 neighbours a row were kept and 5 are asked for" in said
+    assert "the source matrix is another (other values), 4 neighbours a row were kept and 5 are asked for" in said
     assert "target matrix" not in said
 
 
@@ -311,7 +312,24 @@ def test_the_nearest_neighbour_can_stand_for_a_row(run: Run) -> None:
 def test_peak_memory_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_sides()
     run("src.npy", "tgt.npy", "--out", "pairs.tsv")
-    assert re.search(r"Peak memory \d+\.\d\d GB", " ".join(capsys.readouterr().err.split()))
+
+    told = (
+        r"Peak memory (\d+\.\d\d) GB \(RssAnon, sampled\), (\d+\.\d\d) of it for the work; (\d+\.\d\d) GB with mapped"
+    )
+    found = re.search(told, " ".join(capsys.readouterr().err.split()))
+    assert found
+    anonymous, work, resident = map(float, found.groups())
+    assert 0.1 < anonymous < resident and work < anonymous
+
+
+def test_peak_memory_is_that_of_its_highest_moment() -> None:
+    with peak_memory() as peak:
+        block = np.ones(30_000_000 // 8)
+        time.sleep(0.2)
+        del block
+        time.sleep(0.1)
+
+    assert 25e6 < peak.anonymous - peak.before < 60e6 and peak.anonymous <= peak.resident
 
 
 def test_the_choices_are_those_of_the_library() -> None:
@@ -319,45 +337,136 @@ def test_the_choices_are_those_of_the_library() -> None:
     assert [best.value for best in Best] == list(BEST)
 
 
-def test_a_killed_search_goes_on_with_the_first_unfinished_shard(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "src.npy", rng.standard_normal((50_000, 64), np.float32))
-    np.save(tmp_path / "tgt.npy", rng.standard_normal((9_000, 64), np.float32))
-    program = "from speech_mining.cli.app import main; main()"
-    command = [sys.executable, "-c", program, "mine", "src.npy", "tgt.npy", "--threads", "1", "--threshold", "1"]
-    kept = tmp_path / ".killed.tsv.partial" / "shards" / "state.json"
+COMMAND = [sys.executable, "-c", "from speech_mining.cli.app import main; main()", "mine"]
 
-    with subprocess.Popen([*command, "--out", "killed.tsv"], cwd=tmp_path, stderr=subprocess.PIPE) as search:
-        while not kept.exists() and search.poll() is None:
+
+def killed(where: Path, words: tuple[str, ...], when: Path) -> None:
+    """Give the command, and kill it as soon as a file is there."""
+    with subprocess.Popen([*COMMAND, *words], cwd=where, stderr=subprocess.PIPE) as search:
+        while not when.exists() and search.poll() is None:
             time.sleep(0.002)
         search.send_signal(signal.SIGKILL)
-    assert kept.exists() and not (tmp_path / "killed.tsv").exists()
-    finished = json.loads(kept.read_text())["done"]
-
-    again = subprocess.run([*command, "--out", "killed.tsv"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    subprocess.run([*command, "--out", "whole.tsv"], cwd=tmp_path, capture_output=True, check=True)
-
-    assert f"{finished} of 50000 source rows had been finished" in " ".join(again.stderr.split())
-    assert (tmp_path / "killed.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    assert not kept.parent.exists()
+    assert when.exists() and search.returncode == -signal.SIGKILL
 
 
-def test_shards_of_another_search_are_not_gone_on_with(tmp_path: Path) -> None:
+def finished(where: Path, *words: str) -> str:
+    """Give the command; what it said."""
+    told = subprocess.run([*COMMAND, *words], cwd=where, capture_output=True, text=True, check=True).stderr
+    return " ".join(told.split())
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_killed_search_goes_on_with_the_first_unfinished_shard(tmp_path: Path, shards: bool) -> None:
     rng = np.random.default_rng(0)
-    source, target = (normalise(rng.standard_normal((count, 8))) for count in (40_000, 50))
+    np.save(tmp_path / "tgt.npy", rng.standard_normal((9_000, 64), np.float32))
+    source = rng.standard_normal((60_000, 64), np.float32)
+    (tmp_path / "src").mkdir()
+    for number, part in enumerate(np.array_split(source, 3) if shards else [source]):
+        np.save(tmp_path / f"src/part.{number}.npy", part)
+    words = ("src", "tgt.npy", "--threads", "1", "--threshold", "1", "--neighbours", "kept.npz", "--memory-gb", "0.1")
+    kept = tmp_path / ".killed.tsv.partial"
 
-    class Stopping(Folder):
-        def keep(self, *state: Any) -> None:
-            super().keep(*state)
-            raise KeyboardInterrupt
+    killed(tmp_path, (*words, "--out", "killed.tsv"), kept / "state.json")
+    assert not (tmp_path / "killed.tsv").exists() and not (tmp_path / "kept.npz").exists()
+    done = json.loads((kept / "state.json").read_text())["shards"][-1]["stop"]
+    said = finished(tmp_path, *words, "--out", "killed.tsv")
+    once = (tmp_path / "kept.npz").read_bytes()
+    (tmp_path / "kept.npz").unlink()
+    whole = finished(tmp_path, *words, "--out", "whole.tsv")
 
-    with pytest.raises(KeyboardInterrupt):
-        both_directions(source, target, 3, checkpoint=Stopping(tmp_path, "one"))
-    same, other = Folder(tmp_path, "one"), Folder(tmp_path, "another")
+    assert 0 < done < 60_000 and f"{done} of 60000 source rows had been finished" in said
+    assert "had been finished" not in whole
+    assert (tmp_path / "killed.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes() != b""
+    assert (tmp_path / "kept.npz").read_bytes() == once
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.npz", "killed.tsv", "src", "tgt.npy", "whole.tsv"]
 
-    whole = both_directions(source, target, 3)
-    for folder in (other, same):
-        found = both_directions(source, target, 3, checkpoint=folder)
-        np.testing.assert_array_equal(found.backward_rows, whole.backward_rows)
-        np.testing.assert_array_equal(found.forward_cosines, whole.forward_cosines)
-    assert other.restored == 0
+
+def test_what_another_search_left_is_not_gone_on_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "src.npy", rng.standard_normal((40_000, 64), np.float32))
+    np.save(tmp_path / "tgt.npy", rng.standard_normal((9_000, 64), np.float32))
+    words = ("src.npy", "tgt.npy", "--threads", "1", "--threshold", "1")
+    killed(tmp_path, (*words, "--out", "pairs.tsv"), tmp_path / ".pairs.tsv.partial" / "state.json")
+
+    said = finished(tmp_path, *words, "--k", "5", "--out", "pairs.tsv")
+    finished(tmp_path, *words, "--k", "5", "--out", "whole.tsv")
+
+    assert "is of no use: it belongs to a search with another k" in said
+    assert (tmp_path / "pairs.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+
+
+def test_neighbours_that_were_being_written_when_the_command_was_killed_are_written_by_the_next(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side in ("src", "tgt"):
+        np.save(tmp_path / f"{side}.npy", rng.standard_normal((30_000, 16), np.float32))
+    words = ("src.npy", "tgt.npy", "--threshold", "1", "--k", "64", "--neighbours", "kept.npz")
+
+    with subprocess.Popen([*COMMAND, *words, "--out", "pairs.tsv"], cwd=tmp_path, stderr=subprocess.PIPE) as search:
+        while not list(tmp_path.glob(".kept.npz.*")) and search.poll() is None:
+            time.sleep(0.001)
+        search.send_signal(signal.SIGKILL)
+    assert search.returncode == -signal.SIGKILL and not (tmp_path / "kept.npz").exists()
+
+    assert "had been finished" in finished(tmp_path, *words, "--out", "pairs.tsv")
+    assert "neighbours were read from kept.npz" in finished(tmp_path, *words, "--out", "again.tsv")
+    assert (tmp_path / "pairs.tsv").read_bytes() == (tmp_path / "again.tsv").read_bytes()
+
+
+def test_an_interrupted_search_says_what_it_keeps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for side in ("src", "tgt"):
+        np.save(f"{side}.npy", rng.standard_normal((20_000 if side == "src" else 50, 8)))
+    keep = Folder.keep
+
+    def keep_and_stop(self: Folder, *state: Any) -> None:
+        keep(self, *state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "keep", keep_and_stop)
+        assert run("src.npy", "tgt.npy", "--out", "pairs.tsv") == 130
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"1\d{4} source rows are finished and kept; the same command goes on with the next", said)
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv") == 0
+    assert "had been finished by a search that was stopped" in " ".join(capsys.readouterr().err.split())
+
+
+def test_neighbours_of_one_exact_engine_serve_for_another_and_those_of_cells_do_not(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sides()
+    words = ("src.npy", "tgt.npy", "--neighbours", "kept.npz", "--threshold", "1")
+    assert (
+        run(*words, "--out", "one.tsv", "--engine", "fp32") == run(*words, "--out", "two.tsv", "--engine", "int8") == 0
+    )
+    assert Path("one.tsv").read_bytes() == Path("two.tsv").read_bytes()
+
+    assert run(*words, "--out", "three.tsv", "--engine", "ivf") == 2
+    assert "they were found by fp32 and ivf is asked for" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_same_neighbours_are_the_same_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_sides()
+    run("src.npy", "tgt.npy", "--neighbours", "one.npz", "--out", "p.tsv")
+    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(10**9))
+    run("src.npy", "tgt.npy", "--neighbours", "two.npz", "--out", "p.tsv")
+
+    assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
+    with np.load("one.npz") as tables:
+        assert tables["forward_rows"].shape == tables["backward_cosines"].shape == (120, 16)
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_before_the_search(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sides()
+    assert run("src.npy", "tgt.npy", "--out", "/proc/none/pairs.tsv") == 2
+    assert run("src.npy", "tgt.npy", "--out", "p.tsv", "--neighbours", "/proc/none/kept.npz") == 2
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "/proc/none/pairs.tsv cannot be written (No such file or directory)" in said
+    assert "/proc/none/kept.npz cannot be written" in said
+    assert not Path("p.tsv").exists()

@@ -264,7 +264,7 @@ def test_sides_of_different_dimension_are_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"engine": "int9"}, "no engine 'int9'.*auto, int8, fp32, cuda, faiss"),
+        ({"engine": "int9"}, "no engine 'int9'.*auto, int8, fp32, cuda, ivf, faiss"),
         ({"k": 0}, "k is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"memory_gb": -1.0}, "memory_gb is -1"),

@@ -5,21 +5,22 @@ What belongs here is finding, checking and normalising them. What is done with t
 
 from __future__ import annotations
 
-import hashlib
 import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from speech_mining.errors import EmbeddingError
-from speech_mining.knn.vectors import Stack, normalise, normalised_parts
+from speech_mining.errors import EmbeddingError, SettingsError
+from speech_mining.knn.fingerprint import Fingerprint, difference, fingerprint
+from speech_mining.knn.vectors import Stack, normalised_parts
 
 EXPECTED = "a .npy file as numpy.save writes it, float16, float32 or float64, one embedding a row, or a folder of them"
-IN_MEMORY_BYTES = 2**28
-"""Rows whose float32 copies are larger are normalised into a file, where memory is bounded."""
-DIGEST_BYTES = 1 << 24
 
 
 class Embeddings:
@@ -33,65 +34,120 @@ class Embeddings:
         """
         self.path = path
         self.files = _files(path)
-        self.matrix = Stack([_mapped(file) for file in self.files])
+        blocks = [_mapped(file) for file in self.files]
+        self.matrix = blocks[0] if len(blocks) == 1 else _stacked(path, self.files, blocks)
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the shape, the type and every byte of the rows, wherever shards are cut."""
-        digest = hashlib.blake2b(f"{self.matrix.shape} {self.matrix.dtype.name}".encode(), digest_size=16)
-        step = max(1, DIGEST_BYTES // max(1, self.matrix.shape[1] * self.matrix.dtype.itemsize))
-        for first in range(0, len(self.matrix), step):
-            digest.update(np.ascontiguousarray(self.matrix[first : first + step]).tobytes())
-        return digest.hexdigest()
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of all values, wherever shards are cut; reads them."""
+        return fingerprint(self.matrix, self.files)
 
-    def unit_rows(self, scratch: Path | None = None) -> npt.NDArray[np.float32]:
+    def unit_rows(self, folder: Path) -> Any:
         """Divide rows by their lengths: float32 (n, d).
 
-        Args:
-            scratch: a .npy file to write them to where they are large; they are then mapped from it. None keeps them
-                in memory.
+        Nothing is held in memory: where division changes no value, the files are taken as they are; else rows are
+        written to a file in `folder` that has no name, and so goes with the process, however that ends.
 
         Raises:
             EmbeddingError: NaN or zero rows, which are named.
+            SettingsError: no room for that file.
         """
-        rows, dimension = self.matrix.shape
-        if scratch is None or 4 * rows * dimension <= IN_MEMORY_BYTES:
-            return normalise(self.matrix, str(self.path))
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        unit = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=(rows, dimension))
-        for part, normalised in normalised_parts(self.matrix, str(self.path)):
-            unit[part] = normalised
-        unit.flush()
-        return np.load(scratch, mmap_mode="r")  # type: ignore[no-any-return]
+        if not len(self.matrix):
+            return np.empty(self.matrix.shape, np.float32)
+        if self._lies_ready() and self._is_unit():
+            return self.matrix
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                for _, rows in normalised_parts(self.matrix, str(self.path)):
+                    file.write(rows.data)
+                file.flush()
+                return np.memmap(file, np.float32, "r", shape=self.matrix.shape)
+        except OSError as error:
+            raise SettingsError(
+                f"The normalised rows of {self.path} cannot be written to {folder} ({error.strerror}).",
+                expected=f"room for {4e-9 * self.matrix.shape[0] * self.matrix.shape[1]:.3g} GB while the search runs",
+                fix="make room, or write the pairs elsewhere",
+            ) from error
+
+    def _lies_ready(self) -> bool:
+        blocks = self.matrix.blocks if isinstance(self.matrix, Stack) else [self.matrix]
+        return all(block.dtype == np.float32 and block.flags.c_contiguous for block in blocks)
+
+    def _is_unit(self) -> bool:
+        parts = normalised_parts(self.matrix, str(self.path))
+        return all(np.array_equal(rows, self.matrix[part]) for part, rows in parts)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two matrices that are searched against each other."""
+
+    source: Embeddings
+    target: Embeddings
+
+    def __post_init__(self) -> None:
+        left, right = self.source, self.target
+        if left.matrix.shape[1] != right.matrix.shape[1]:
+            raise EmbeddingError(
+                f"{left.path} has rows of {left.matrix.shape[1]} values, {right.path} of {right.matrix.shape[1]}.",
+                expected="one dimension on both sides",
+                cause="the two sides were embedded by different encoders",
+                fix="embed both with the same encoder",
+            )
+
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """Of both; reads them whole, once."""
+        return {"source": self.source.fingerprint, "target": self.target.fingerprint}
+
+    def differences(self, kept: Mapping[str, Any]) -> list[str]:
+        """Which side is not the one whose fingerprint was kept, and why."""
+        found = {
+            name: difference(kept.get(name, {}), side.matrix, side.files)
+            for name, side in (("source", self.source), ("target", self.target))
+        }
+        return [f"the {name} matrix is another ({differing})" for name, differing in found.items() if differing]
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        shards = sorted(path.glob("*.npy"), key=_natural)
+        shards = [file for file in path.glob("*.npy") if file.is_file() and not file.name.startswith(".")]
         if not shards:
             raise EmbeddingError(f"The folder {path} holds no .npy file.", expected=EXPECTED)
-        return shards
+        return sorted(shards, key=_natural)
     if not path.is_file():
         raise EmbeddingError(f"There is no file {path}.", expected=EXPECTED)
     return [path]
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Numbers in names count as numbers: shard 9 before shard 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Numbers in names count as numbers: shard 9 before shard 10; 09 and 9 are told apart by the name itself."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:
     shape = _matrix_shape(path)
     try:
         # the system refuses to map a file without data
-        matrix = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
+        matrix: npt.NDArray[Any] = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise EmbeddingError(f"{path} cannot be read ({error}).", cause="the file was cut short") from error
-    if matrix.ndim != 2:
+    if matrix.ndim != 2 or matrix.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise EmbeddingError(f"{path} is {matrix.dtype} with shape {matrix.shape}.", expected=EXPECTED)
-    native: npt.NDArray[Any] = matrix.astype(matrix.dtype.newbyteorder("="), copy=False)
-    return native
+    return matrix
+
+
+def _stacked(path: Path, files: list[Path], blocks: list[npt.NDArray[Any]]) -> Stack:
+    first = blocks[0]
+    for file, block in zip(files, blocks, strict=True):
+        if (block.shape[1], block.dtype) != (first.shape[1], first.dtype):
+            raise EmbeddingError(
+                f"{file} is {block.dtype} with rows of {block.shape[1]} values, {files[0].name} {first.dtype} "
+                f"with rows of {first.shape[1]}.",
+                expected="one dimension and one type in all shards",
+                cause=f"{path} holds shards of different encoders",
+            )
+    return Stack(blocks)
 
 
 def _matrix_shape(path: Path) -> tuple[int, ...]:

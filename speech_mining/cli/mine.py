@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +21,12 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from speech_mining.atomic import replacing
-from speech_mining.cli.matrices import Embeddings
+from speech_mining.cli.matrices import Embeddings, Sides
 from speech_mining.cli.memory import Peak, peak_memory
-from speech_mining.errors import EmbeddingError, SettingsError
+from speech_mining.errors import SettingsError
 from speech_mining.progress import Progress
 
 if TYPE_CHECKING:
-    from speech_mining.knn.checkpoint_files import Folder
     from speech_mining.knn.neighbours import Neighbours
     from speech_mining.mining.strategies import Mined
 
@@ -110,15 +111,17 @@ def mine(
     if neighbours is not None and neighbours.suffix != ".npz":
         raise SettingsError(f"Neighbours would go to {neighbours}.", expected="a name that ends in .npz")
     least = strategies.checked_threshold(margin.value, threshold)
-    sides = Embeddings(source), Embeddings(target)
-    _check_dimensions(*sides)
+    sides = Sides(Embeddings(source), Embeddings(target))
+    for file in (out, neighbours or out):
+        _check_writable(file)
     began = time.perf_counter()
     with peak_memory() as peak:
         asked = Asked(k, engine.value, memory_gb, threads)
-        found, searched = _neighbours(sides, asked, neighbours, out)
+        found, searched = _neighbours(sides, asked, neighbours, out, peak)
         elapsed_s = time.perf_counter() - began
         mined = strategies.mine(found, margin=margin.value, strategy=strategy.value, best=best.value, threshold=least)
-    write(mined, out)
+        write(mined, out)
+    shutil.rmtree(_partial(out), ignore_errors=True)
     _tell(found, mined, out, (elapsed_s, searched), peak)
 
 
@@ -132,37 +135,32 @@ class Asked:
     threads: int | None
 
 
-def _neighbours(
-    sides: tuple[Embeddings, Embeddings], asked: Asked, kept: Path | None, out: Path
-) -> tuple[Neighbours, int]:
+def _neighbours(sides: Sides, asked: Asked, kept: Path | None, out: Path, peak: Peak) -> tuple[Neighbours, int]:
     """Read neighbours that were kept, or search and keep them; with the products that were computed."""
     from speech_mining.knn.neighbours_file import read_neighbours, write_neighbours
 
-    names = sides[0].fingerprint, sides[1].fingerprint
     if kept is not None and kept.exists():
-        return read_neighbours(kept, *names, asked.k, asked.engine), 0
-    found, searched = _search(sides, names, asked, out)
+        return read_neighbours(kept, sides, asked.k, asked.engine), 0
+    found, searched = _search(sides, asked, out, peak)
     if kept is not None:
-        write_neighbours(found, kept, *names)
+        write_neighbours(found, kept, sides)
     return found, searched
 
 
-def _search(
-    sides: tuple[Embeddings, Embeddings], names: tuple[str, str], asked: Asked, out: Path
-) -> tuple[Neighbours, int]:
+def _search(sides: Sides, asked: Asked, out: Path, peak: Peak) -> tuple[Neighbours, int]:
     """Search, going on where a killed search of the same matrices was."""
     from speech_mining.knn import both_directions
     from speech_mining.knn.checkpoint_files import Folder
+    from speech_mining.knn.hardware import choose_engine
 
-    partial = out.with_name(f".{out.name}.partial")
-    identity = f"{names[0]}/{names[1]}/{asked.k}/{asked.engine}"
-    shards = Folder(partial / "shards", identity)
-    scratch = partial if asked.memory_gb is not None else None
+    rows, columns = len(sides.source.matrix), len(sides.target.matrix)
+    engine, _ = choose_engine(asked.engine, rows, columns, sides.source.matrix.shape[1])
+    shards = Folder(_partial(out), sides, engine, tell=_say)
     try:
-        left, right = (
-            side.unit_rows(None if scratch is None else scratch / f"{name}.npy")
-            for side, name in zip(sides, ("source", "target"), strict=True)
-        )
+        left, right = sides.source.unit_rows(out.parent), sides.target.unit_rows(out.parent)
+        for library in ("torch", "speech_mining.knn.kernels"):
+            import_module(library)
+        peak.begin()  # libraries take 0.3 GB, whatever is searched
         with _bar("Comparing rows") as progress:
             found = both_directions(
                 left,
@@ -175,22 +173,15 @@ def _search(
                 checkpoint=shards,
             )
     except BaseException:
-        _tell_kept(shards)
+        if shards.finished:
+            _say(f"{shards.finished} source rows are finished and kept; the same command goes on with the next.")
         raise
-    finally:
-        for name in ("source", "target"):
-            (partial / f"{name}.npy").unlink(missing_ok=True)
-    if shards.restored:
-        told = f"{shards.restored} of {len(left)} source rows had been finished by a search that was stopped."
-        Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
-    shutil.rmtree(partial, ignore_errors=True)
-    return found, (len(left) - shards.restored) * len(right)
+    return found, (rows - shards.restored) * columns if found.products is None else found.products
 
 
-def _tell_kept(shards: Folder) -> None:
-    if shards.finished:
-        told = f"{shards.finished} source rows are finished and kept; the same command goes on with the next."
-        Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
+def _partial(out: Path) -> Path:
+    """Where finished shards are kept until the pairs are written."""
+    return out.with_name(f".{out.name}.partial")
 
 
 def read_embeddings(path: Path) -> npt.NDArray[np.float32]:
@@ -202,17 +193,9 @@ def read_embeddings(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         EmbeddingError: no such file, not a .npy matrix of float16, float32 or float64, NaN or zero rows.
     """
-    return Embeddings(path).unit_rows()
+    from speech_mining.knn.vectors import normalise
 
-
-def _check_dimensions(left: Embeddings, right: Embeddings) -> None:
-    if left.matrix.shape[1] != right.matrix.shape[1]:
-        raise EmbeddingError(
-            f"{left.path} has rows of {left.matrix.shape[1]} values, {right.path} of {right.matrix.shape[1]}.",
-            expected="one dimension on both sides",
-            cause="the two sides were embedded by different encoders",
-            fix="embed both with the same encoder",
-        )
+    return normalise(Embeddings(path).matrix, str(path))
 
 
 def _writer(out: Path) -> Any:
@@ -222,6 +205,16 @@ def _writer(out: Path) -> Any:
     if out.is_dir() or any(parent.exists() and not parent.is_dir() for parent in out.parents):
         raise SettingsError(f"{out} cannot be written.", cause="a folder has that name, or a file stands in its path")
     return writers[out.suffix]
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the search and not after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def _write_tsv(mined: Mined, out: Path) -> None:
@@ -273,4 +266,8 @@ def _tell(found: Neighbours, mined: Mined, out: Path, spent: tuple[float, int], 
         f"{elapsed_s:.1f} s, {searched / elapsed_s / 1e6:.1f} million cosines a second; {found.reason}. "
         f"{peak.told()}"
     )
+    _say(told)
+
+
+def _say(told: str) -> None:
     Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)

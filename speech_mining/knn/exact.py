@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speech_mining.errors import EmbeddingError, SettingsError
+from speech_mining.knn.allocator import frugal
 from speech_mining.knn.checkpoint import Checkpoint, Nothing
 from speech_mining.knn.engines.protocol import Engine, Errors, Sweep, Tally, Vectors
 from speech_mining.knn.hardware import ENGINES, choose_engine, make_engine
@@ -26,7 +27,7 @@ from speech_mining.knn.plan import Plan, Sizes, plan
 from speech_mining.knn.products import Crew, available_threads, bands, crew
 from speech_mining.knn.settle import Rough, Settled, settle
 from speech_mining.knn.toplists import TopLists
-from speech_mining.knn.vectors import check_unit_rows
+from speech_mining.knn.vectors import check_unit_rows, part_of
 from speech_mining.progress import Progress, silent
 
 SHARDS = 16
@@ -66,7 +67,8 @@ def both_directions(
         source: float16 or float32 (n, d), unit rows: an array, a memory map, or a `Stack` of them.
         target: the same, (m, d).
         k: neighbours in each direction; where the other side has fewer, the rest is missing (-1, -inf).
-        engine: "auto" (fastest one this machine can run), "int8", "fp32", "cuda" or "faiss".
+        engine: "auto" (fastest exact one this machine can run), "int8", "fp32", "cuda" or "faiss"; or "ivf", the
+            approximate one (`approximate.cell_join`), which cannot be resumed.
         memory_gb: working memory in 10^9 bytes besides the two matrices, results included; None takes the fastest
             division. The faiss engine copies parts of both matrices to float32 on top.
         threads: cores to use; None takes all this process may use.
@@ -78,13 +80,17 @@ def both_directions(
         SettingsError: an unknown engine, k, threads or memory that cannot work.
     """
     _check_request(engine, k, memory_gb, threads)
+    if engine == "ivf":
+        from speech_mining.knn.approximate import cell_join
+
+        return cell_join(source, target, k, memory_gb=memory_gb, threads=threads, progress=progress).neighbours
     check_sides(source, target)
     chosen, reason = choose_engine(engine, len(source), len(target), source.shape[1])
     threads = threads or available_threads()
     worker = make_engine(chosen, source.shape[1])
     sizes = Sizes(len(source), len(target), source.shape[1], k, threads, worker.row_bytes())
     search = _Search(source, target, k, worker, plan(memory_gb, sizes), Tally(len(source) * len(target), progress))
-    with crew(threads) as hired:
+    with frugal(memory_gb is not None), crew(threads) as hired:
         forward, backward = _in_shards(search, hired, checkpoint or Nothing())
     return Neighbours(forward.rows, forward.cosines, backward.rows, backward.cosines, chosen, reason)
 
@@ -150,7 +156,7 @@ def _shard_rows(search: _Search, checkpoint: Checkpoint) -> int:
 
 
 def _one_shard(search: _Search, rows: slice, forward: Settled, backward: TopLists, errors: Errors, hired: Crew) -> None:
-    shard = search.source[rows]
+    shard = part_of(search.source, rows)
     lists = TopLists.empty(len(shard), search.plan.room)
     work = Sweep(shard, search.target, lists, backward, hired, search.plan.tiles, search.tally, rows.start)
     forward_errors, backward_errors = search.engine.sweep(work)

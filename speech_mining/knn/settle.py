@@ -26,6 +26,8 @@ QUERIES = 256
 """Query rows a thread settles at a time."""
 COLUMNS = 1024
 """Base rows they are compared with at a time when they are searched again."""
+COPIED_BYTES = 4_000_000
+"""Candidates a thread copies at a time, where the base does not lie in one piece."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ def settle(queries: Vectors, base: Vectors, rough: Rough, size: int, crew: Crew,
         np.empty((count, size), np.int64), np.empty((count, size), np.float32), np.empty(count, np.int32), 0
     )
     for _ in crew.pool.map(
-        lambda part: _rescore(queries, base, rough, settled, part, kernels.rescore), bands(count, QUERIES)
+        lambda part: _rescore(queries, base, rough, settled, part, kernels.rescore),
+        bands(count, _at_once(base, rough.lists)),
     ):
         pass
     short = np.flatnonzero(settled.depths < min(size if wanted is None else wanted, len(base)))
@@ -78,6 +81,14 @@ def settle(queries: Vectors, base: Vectors, rough: Rough, size: int, crew: Crew,
     ):
         pass
     return Settled(settled.rows, settled.cosines, settled.depths, len(short))
+
+
+def _at_once(base: Vectors, lists: TopLists) -> int:
+    """Queries settled at a time: their candidates are copied where the base does not lie in one piece."""
+    if isinstance(base, np.ndarray):
+        return QUERIES
+    copied: int = lists.keys.shape[1] * base.shape[1] * base.dtype.itemsize
+    return max(1, min(QUERIES, COPIED_BYTES // copied))
 
 
 def _rescore(

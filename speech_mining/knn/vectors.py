@@ -19,6 +19,8 @@ UNIT_TOLERANCE = 5e-3
 """How far a row's length may be from 1: fp16 rounding moves it by at most 2^-11, a tenth of this."""
 CHUNK_VALUES = 1 << 18
 """Values looked at together, so that a memory map is never read whole: 2 MB where they are worked on in float64."""
+FLOATS = tuple(np.dtype(f"{order}f{size}") for size in (2, 4, 8) for order in "<>")
+"""What can be normalised, in either order of bytes."""
 NAMED_ROWS = 5
 """Bad rows an error names before it only counts them."""
 
@@ -121,13 +123,13 @@ def raw(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-def normalise(matrix: npt.NDArray[Any], name: str = "The matrix") -> npt.NDArray[np.float32]:
+def normalise(matrix: npt.NDArray[Any] | Stack, name: str = "The matrix") -> npt.NDArray[np.float32]:
     """Divide each row by its length; the input is left as it is.
 
     Rows are first divided by their largest magnitude, so lengths that overflow or vanish in float64 do neither.
 
     Args:
-        matrix: floating point (n, d), an array or a memory map.
+        matrix: floating point (n, d), an array, a memory map or a `Stack`.
         name: what the matrix is called in errors.
 
     Returns:
@@ -150,18 +152,19 @@ def normalised_parts(matrix: Any, name: str = "The matrix") -> Iterator[tuple[sl
         name: what the matrix is called in errors.
 
     Yields:
-        Which rows, and float32 rows of unit length.
+        Which rows, and float32 rows of unit length, C-contiguous.
 
     Raises:
         EmbeddingError: as `normalise`, before anything is yielded.
     """
-    _check_form(matrix, name, (np.float16, np.float32, np.float64))
+    _check_form(matrix, name, FLOATS)
     largest = _largest_magnitudes(matrix)
     _refuse_rows(np.flatnonzero(~np.isfinite(largest)), len(matrix), name, "hold NaN or infinity")
     _refuse_rows(np.flatnonzero(largest == 0), len(matrix), name, "are zero")
     for part in _chunks(matrix):
         scaled = matrix[part].astype(np.float64) / largest[part, None]
-        yield part, (scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]).astype(np.float32)
+        unit = scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+        yield part, unit.astype(np.float32, order="C")
 
 
 def check_unit_rows(matrix: Any, name: str) -> None:
@@ -206,9 +209,10 @@ def _refuse_lengths(bad: npt.NDArray[np.intp], lengths: npt.NDArray[np.float64],
 
 def _check_form(matrix: Any, name: str, dtypes: tuple[Any, ...]) -> None:
     if matrix.ndim != 2 or matrix.dtype not in dtypes:
+        names = dict.fromkeys(np.dtype(dtype).name for dtype in dtypes)
         raise EmbeddingError(
             f"{name} is {matrix.dtype} with shape {matrix.shape}.",
-            expected=f"two dimensions (rows, dimension) of {' or '.join(np.dtype(dtype).name for dtype in dtypes)}",
+            expected=f"two dimensions (rows, dimension) of {' or '.join(names)}",
             cause="this is not a matrix with one embedding a row",
         )
     if matrix.shape[1] == 0:
