@@ -125,7 +125,8 @@ def _search(
     with lake.replace("s2s_neighbours", pair) as new:
         new.write_table("forward.parquet", forward, NEIGHBOURS)
         new.write_table("backward.parquet", backward, NEIGHBOURS)
-        new.write_json("search.json", {"engine": found.engine, "reason": found.reason, "k": found.k})
+        # which exact engine ran is a fact about the machine: it is told in the metadata and is no part of the content
+        new.write_json("search.json", {"k": found.k, "recall": found.recall})
     return {
         "dagster/row_count": forward.height + backward.height,
         "source_segments": forward.height,
@@ -157,14 +158,13 @@ def _work_figures(renewed: "Renewed", all_products: int) -> dict[str, Any]:
 
 def _score(lake: Lake, pair: str, config: PairConfig, mining: MiningSettings) -> dict[str, Any]:
     neighbours = lake.partition("s2s_neighbours", pair)
-    search = neighbours.read_json("search.json")
     forward, backward = (neighbours.read_table(f"{name}.parquet", NEIGHBOURS) for name in ("forward", "backward"))
     chosen: dict[str, Any] = {
         "margin": config.margin or mining.margin,
         "strategy": config.strategy or mining.strategy,
         "threshold": mining.floor if config.floor is None else config.floor,
     }
-    mined = mine(neighbours_of(forward, backward, search["engine"], search["reason"]), **chosen)
+    mined = mine(neighbours_of(forward, backward), **chosen)
     sides = [_spans(lake, *side) for side in zip(split(pair), (forward, backward), strict=True)]
     table = pairs_table(mined, *sides)
     with lake.replace("s2s_pairs", pair) as new:

@@ -100,7 +100,7 @@ def test_neighbours_come_back_from_tables_as_they_went_in(n: int, m: int, k: int
     source, target = _vectors(n, seed), _vectors(m, seed + 1)
     found = both_directions(source, target, k=k)
     ids = [np.random.default_rng(seed + side).permutation(1000)[:size] for side, size in enumerate((n, m))]
-    back = neighbours_of(*neighbours_tables(found, *ids), "fp32", "test")
+    back = neighbours_of(*neighbours_tables(found, *ids))
     kept = back.forward_rows.shape[1]
     for name in ("forward_rows", "forward_cosines", "backward_rows", "backward_cosines"):
         assert np.array_equal(getattr(back, name), getattr(found, name)[:, :kept]), name
@@ -111,7 +111,7 @@ def test_a_neighbour_that_the_other_table_does_not_have_is_refused() -> None:
     found = both_directions(_vectors(3), _vectors(4, 1), k=2)
     forward, backward = neighbours_tables(found, np.arange(3), np.arange(4))
     with pytest.raises(LakeError, match="neighbours name segments that the other side does not have"):
-        neighbours_of(forward, backward.head(2), "fp32", "test")
+        neighbours_of(forward, backward.head(2))
 
 
 def test_pairs_carry_the_spans_of_both_sides() -> None:

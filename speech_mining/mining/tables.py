@@ -37,7 +37,7 @@ def neighbours_tables(found: Neighbours, source: Ids, target: Ids) -> tuple[pl.D
     return forward, backward
 
 
-def neighbours_of(forward: pl.DataFrame, backward: pl.DataFrame, engine: str, reason: str) -> Neighbours:
+def neighbours_of(forward: pl.DataFrame, backward: pl.DataFrame) -> Neighbours:
     """Lists of rows again, where row = position in the tables (`forward` for sources, `backward` for targets).
 
     Raises:
@@ -45,7 +45,7 @@ def neighbours_of(forward: pl.DataFrame, backward: pl.DataFrame, engine: str, re
     """
     source, target = forward["segment"].to_numpy(), backward["segment"].to_numpy()
     k = max(_longest(forward), _longest(backward), 1)
-    return Neighbours(*_lists(forward, target, k), *_lists(backward, source, k), engine=engine, reason=reason)
+    return Neighbours(*_lists(forward, target, k), *_lists(backward, source, k))
 
 
 def pairs_table(mined: Mined, source: pl.DataFrame, target: pl.DataFrame) -> pl.DataFrame:
