@@ -260,7 +260,7 @@ def test_kept_neighbours_give_other_margins_without_a_search(run: Run, capsys: p
 
     assert run("src.npy", "tgt.npy", "--out", "again.tsv", "--neighbours", "kept.npz") == 0
     said = " ".join(capsys.readouterr().err.split())
-    other = ("--margin", "absolute", "--threshold", "0.5", "--strategy", "forward", "--k", "5")
+    other = ("--margin", "distance", "--threshold", "0.1", "--strategy", "forward", "--k", "5")
     assert run("src.npy", "tgt.npy", "--out", "kept.tsv", "--neighbours", "kept.npz", *other) == 0
     assert run("src.npy", "tgt.npy", "--out", "fresh.tsv", *other) == 0
 
@@ -302,11 +302,17 @@ def test_neighbours_go_to_an_npz_alone(run: Run, capsys: pytest.CaptureFixture[s
 
 
 def test_the_nearest_neighbour_can_stand_for_a_row(run: Run) -> None:
-    source, target = save_sides()
-    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--best", "nearest", "--strategy", "union") == 0
+    source, target = (np.random.default_rng(seed).standard_normal((120, 24)) for seed in (1, 2))
+    np.save("src.npy", source)
+    np.save("tgt.npy", target)
+    words = ("--strategy", "union", "--threshold", "-9")
+    assert run("src.npy", "tgt.npy", "--out", "pairs.tsv", "--best", "nearest", *words) == 0
+    assert run("src.npy", "tgt.npy", "--out", "others.tsv", *words) == 0
 
-    expected = mine(both_directions(normalise(source), normalise(target)), strategy="union", best="nearest")
-    assert read_tsv("pairs.tsv")["source"].to_list() == expected.source.tolist()
+    neighbours = both_directions(normalise(source), normalise(target))
+    expected = mine(neighbours, strategy="union", best="nearest", threshold=-9)
+    assert read_tsv("pairs.tsv")["target"].to_list() == expected.target.tolist()
+    assert read_tsv("others.tsv")["target"].to_list() != expected.target.tolist()
 
 
 def test_peak_memory_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -448,11 +454,10 @@ def test_neighbours_of_one_exact_engine_serve_for_another_and_those_of_cells_do_
     assert "they were found by fp32 and ivf is asked for" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_same_neighbours_are_the_same_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_neighbours_are_the_same_bytes(run: Run) -> None:
     save_sides()
-    run("src.npy", "tgt.npy", "--neighbours", "one.npz", "--out", "p.tsv")
-    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(10**9))
-    run("src.npy", "tgt.npy", "--neighbours", "two.npz", "--out", "p.tsv")
+    for name, threads in (("one", "1"), ("two", "2")):
+        run("src.npy", "tgt.npy", "--neighbours", f"{name}.npz", "--threads", threads, "--out", "p.tsv")
 
     assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
     with np.load("one.npz") as tables:

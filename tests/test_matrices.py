@@ -154,9 +154,12 @@ def test_bad_rows_of_a_shard_are_named_by_their_number_in_the_whole(tmp_path: Pa
         Embeddings(shards_in(tmp_path / "shards", rows, [20, 40])).unit_rows(tmp_path)
 
 
-def test_a_matrix_is_known_again_wherever_it_lies_and_however_it_is_cut(tmp_path: Path) -> None:
+def test_a_matrix_is_known_again_wherever_it_lies_and_however_it_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = rows_of().astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
+    monkeypatch.setattr(fingerprint, "BLOCK_BYTES", 700)  # some rows of 96 bytes
     whole = Embeddings(tmp_path / "rows.npy")
     kept = Sides(whole, whole).fingerprints()
     shutil.copy(tmp_path / "rows.npy", tmp_path / "copy.npy")
@@ -176,7 +179,10 @@ def test_a_matrix_is_known_again_wherever_it_lies_and_however_it_is_cut(tmp_path
         (lambda rows: rows.astype(">f4"), "dtype >f4, not <f4"),
     ],
 )
-def test_a_matrix_that_was_changed_in_place_is_another(tmp_path: Path, change: Any, message: str) -> None:
+def test_a_matrix_that_was_changed_in_place_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
+) -> None:
+    monkeypatch.setattr(fingerprint, "BLOCK_BYTES", 700)
     rows = rows_of().astype(np.float32)
     for side in ("source", "target"):
         np.save(tmp_path / f"{side}.npy", rows)

@@ -31,11 +31,8 @@ def write_neighbours(found: Neighbours, path: Path, origin: Origin) -> None:
     told = {"format": FORMAT, "engine": found.engine, "recall": str(found.recall), **origin.fingerprints()}
     tables: dict[str, Any] = {name: getattr(found, name) for name in TABLES}
     tables["told"] = np.frombuffer(json.dumps(told, sort_keys=True).encode(), np.uint8)
-    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for name, table in tables.items():
-            # numpy.savez writes the hour as well
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, table, allow_pickle=False)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **tables)
 
 
 def read_neighbours(path: Path, origin: Origin, k: int, engine: str = "auto") -> Neighbours:
