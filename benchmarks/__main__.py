@@ -10,6 +10,7 @@ BENCHMARKS = (
     "benchmarks.gpu",
     "benchmarks.incremental",
     "benchmarks.index",
+    "benchmarks.ivf",
     "benchmarks.mining",
     "benchmarks.peers",
     "benchmarks.audio",

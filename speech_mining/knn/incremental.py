@@ -30,7 +30,7 @@ from speech_mining.progress import Progress, silent
 
 SPARE = 16
 """Neighbours kept beyond k, where they can be proved: what a list can lose before it is searched again."""
-COPIED_BYTES = 256_000_000
+COPIED_BYTES = 16_000_000
 """Chosen rows up to this size are copied once; more are read when they are wanted."""
 
 Ids: TypeAlias = npt.NDArray[np.int64]

@@ -77,7 +77,8 @@ def settle(queries: Vectors, base: Vectors, rough: Rough, size: int, crew: Crew,
         pass
     short = np.flatnonzero(settled.depths < min(size if wanted is None else wanted, len(base)))
     for _ in crew.pool.map(
-        lambda part: _search_again(queries, base, settled, short[part], kernels.refine), bands(len(short), QUERIES)
+        lambda part: _search_again(queries, base, settled, short[part], kernels.refine),
+        bands(len(short), QUERIES, crew.threads),
     ):
         pass
     return Settled(settled.rows, settled.cosines, settled.depths, len(short))
