@@ -27,6 +27,7 @@ from speech_mining.knn.index_update import ids_in, update_index
 from speech_mining.knn.roll import ROLL, ROWS, call_the_roll, read_blocks, read_roll
 from speech_mining.lake import Lake
 from speech_mining.records import SEGMENTS, segment_id
+from tests.cells_compared import assert_same_cells
 
 DIMENSION = 48
 CELLS = "IVF8,SQfp16"
@@ -364,7 +365,7 @@ def test_after_any_history_of_audiobooks_the_index_holds_what_the_roll_names(
         if renewal.built.startswith("updated"):
             update_index(empty, ids_in(empty), roll.vectors, roll.ids)
             cells_of(empty).nprobe = cells_of(index).nprobe  # type: ignore[union-attr]
-            assert faiss.serialize_index(empty).tobytes() == faiss.serialize_index(index).tobytes()
+            assert_same_cells(empty, index, but_for_rounding="RR" in factory)
         else:
             empty = faiss.clone_index(index)
 

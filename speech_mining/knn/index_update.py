@@ -22,8 +22,9 @@ def update_index(
     """Take rows out of an index and put others in, without training again.
 
     The index itself is changed: a copy of the largest ones would not fit beside them. Everything is checked first, so
-    that a refused update changes nothing. Where the index has cells of float16 or RaBitQ, its bytes afterwards depend
-    on its training and on what it holds, not on the order it came in.
+    that a refused update changes nothing. Where the index has cells, which rows are in which cell afterwards depends on
+    its training and on what it holds, not on the order it came in, and so do its bytes where they are float16. RaBitQ
+    rotates rows first, and on some processors that product rounds a row by its place in a block: last bits may differ.
 
     Args:
         index: a trained `faiss.Index`, exhaustive (IDMap) or with cells.
