@@ -2,6 +2,8 @@
 
 It lets the demo take the production path: the catalogue's addresses stay those of archive.org, and the client asks
 this server in their place (`Mirror.mirrors`). It knows nothing of mining; what the files hold is the library's affair.
+Its clock stands at the day the library was made, the newest `created` of its items, so that what is read from it is
+the same on any day.
 
 The folder holds `catalogue.json` (`{"books": [...]}`), `metadata/<identifier>.json` and
 `download/<identifier>/<file>`.
@@ -60,6 +62,7 @@ def serve_library(root: Path, *, port: int = 0) -> Iterator[Mirror]:
     try:
         server.root = root.resolve()
         server.books = _books(root / "catalogue.json")
+        server.created = _created(root / "metadata")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
@@ -84,10 +87,34 @@ def _books(path: Path) -> list[Any]:
     return list(books)
 
 
+def _created(folder: Path) -> Mapping[str, int]:
+    """Identifier of an item -> when it was made, seconds since 1970; items that do not tell are left out."""
+    told: dict[str, int] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            created = json.loads(path.read_bytes())["created"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(created, int):
+            told[path.stem] = created
+    return told
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     root: Path
     books: list[Any]
+    created: Mapping[str, int]
+
+    @property
+    def made(self) -> int | None:
+        """When the library was made, seconds since 1970."""
+        return max(self.created.values(), default=None)
+
+    def catalogued(self, book: Any) -> int | None:
+        """When a book was catalogued: when its item was made, else the library."""
+        address = str(book.get("url_iarchive") or "") if isinstance(book, dict) else ""
+        return self.created.get(address.rstrip("/").rpartition("/")[2], self.made)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -112,13 +139,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer as to GET, without a body."""
         self.do_GET()
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time of the `Date` header: the library's, where it is known."""
+        return super().date_time_string(self.server.made if timestamp is None else timestamp)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the demo's own progress stands on the terminal."""
 
     def _page(self, query: Mapping[str, list[str]]) -> None:
         offset = _number(query, "offset", 0)
         limit = min(_number(query, "limit", LARGEST_PAGE) or LARGEST_PAGE, LARGEST_PAGE)
-        books = self.server.books[offset : offset + limit]
+        since = _number(query, "since", 0)
+        known = [book for book in self.server.books if (self.server.catalogued(book) or since) >= since]
+        books = known[offset : offset + limit]
         if not books:
             self._json(404, {"error": "Audiobooks could not be found"})
             return
@@ -192,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _number(query: Mapping[str, list[str]], name: str, default: int) -> int:
     written = query.get(name, [""])[0]
-    return int(written) if written.isascii() and written.isdigit() and len(written) < 10 else default
+    return int(written) if written.isascii() and written.isdigit() and len(written) < 12 else default
 
 
 def _short(book: Any) -> Any:

@@ -6,10 +6,12 @@ every language. What one run does to several audiobooks is here too, since it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 BATCH = dg.BackfillPolicy.multi_run(max_partitions_per_run=50)
 """A run that does nothing costs 14 to 24 s; 50 audiobooks in one run share that cost."""
@@ -25,13 +27,50 @@ def _set_name(language: str) -> str:
 
 
 def add_audiobooks(instance: dg.DagsterInstance, language: str, found: Iterable[str]) -> list[str]:
-    """Make partitions of the audiobooks that are not partitions yet; returns those, in numeric order."""
+    """Make partitions of the audiobooks that are not partitions yet; returns those, in the order they are given."""
     name = _set_name(language)
     known = set(instance.get_dynamic_partitions(name))
-    new = sorted(set(found) - known, key=int)
+    new = [book for book in dict.fromkeys(found) if book not in known]
     if new:
         instance.add_dynamic_partitions(name, new)
     return new
+
+
+def known_audiobooks(instance: dg.DagsterInstance, language: str) -> list[str]:
+    """The partitions there are, in the order of their set."""
+    return list(instance.get_dynamic_partitions(_set_name(language)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Audiobooks that one run can make: neighbours in the order of their set."""
+
+    first: str
+    last: str
+    books: tuple[str, ...]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What makes a run of them, as Dagster's own backfills do."""
+        return {ASSET_PARTITION_RANGE_START_TAG: self.first, ASSET_PARTITION_RANGE_END_TAG: self.last}
+
+
+def batches(known: Sequence[str], wanted: Sequence[str], most: int) -> list[Batch]:
+    """Cut what is wanted into batches of at most `most`; a batch has no audiobook in it that is not wanted.
+
+    Args:
+        known: the set's keys, in its order: a run's range is meant in it.
+        wanted: some of these, in the order in which they shall come.
+        most: audiobooks a batch.
+    """
+    place = {book: number for number, book in enumerate(known)}
+    cut: list[list[str]] = []
+    for book in wanted:
+        if cut and len(cut[-1]) < most and place[book] == place[cut[-1][-1]] + 1:
+            cut[-1].append(book)
+        else:
+            cut.append([book])
+    return [Batch(books[0], books[-1], tuple(books)) for books in cut]
 
 
 def each_audiobook(

@@ -5,15 +5,17 @@ What belongs here is which server is asked and how politely. How it is asked is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from pydantic import Field
 
-from resources.settings import LIBRARY, MINIATURE
+from resources.settings import LIBRARY, MINIATURE, Settings
+from speech_mining.sources.addresses import is_local
 from speech_mining.sources.client import ClientConfig, PoliteClient
+from speech_mining.sources.renewal import Wish
 
 PUBLIC_API = "https://librivox.org"
 
@@ -36,8 +38,26 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
     attempts: int = Field(default=6, description="Requests in a row that may fail.")
     first_wait_s: float = Field(default=1.0, description="Wait before the second attempt; it doubles.")
     allowed_hosts: list[str] = Field(default_factory=list, description="Hosts beyond librivox.org and archive.org.")
-    mirrors: dict[str, str] = Field(default_factory=dict, description="URL prefix → the prefix to ask instead.")
+    mirrors: dict[str, list[str]] = Field(
+        default_factory=dict, description="URL prefix → the prefixes to ask instead, in order."
+    )
     max_recording_mb: int = Field(default=2048, description="A larger recording is refused.")
+
+    @classmethod
+    def of(cls, settings: Settings) -> LibriVox:
+        """The one that the settings ask for."""
+        source = settings.librivox
+        return cls(
+            catalogue_url=settings.catalogue_url,
+            contact=source.user_agent_contact,
+            requests_per_second=source.requests_per_second,
+            attempts=source.attempts,
+            first_wait_s=source.first_wait_s,
+            concurrent_downloads=settings.pools.download,
+            allowed_hosts=list(source.allowed_hosts),
+            mirrors=source.mirrors,
+            max_recording_mb=source.max_recording_mb,
+        )
 
     @contextmanager
     def session(self) -> Iterator[LibriVoxSession]:
@@ -45,11 +65,13 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
         with ExitStack() as stack:
             if self.catalogue_url == MINIATURE:
                 config, url = self._miniature(stack)
+            elif is_local(self.catalogue_url):
+                config, url = replace(self._config(), local_files=True), self.catalogue_url
             else:
                 config, url = self._config().trusting(self.catalogue_url), self.catalogue_url
             yield LibriVoxSession(stack.enter_context(PoliteClient(config)), url)
 
-    def _config(self, *, mirrors: dict[str, str] | None = None, interval_s: float | None = None) -> ClientConfig:
+    def _config(self, *, mirrors: Mapping[str, str] | None = None, interval_s: float | None = None) -> ClientConfig:
         return ClientConfig(
             contact=self.contact or ClientConfig.contact,
             attempts=self.attempts,
@@ -65,4 +87,10 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
         from demo.mirror import serve_library
 
         mirror = stack.enter_context(serve_library(LIBRARY))
-        return self._config(mirrors=dict(mirror.mirrors), interval_s=0.0), PUBLIC_API
+        return self._config(mirrors=mirror.mirrors, interval_s=0.0), PUBLIC_API
+
+
+def wish_of(settings: Settings, address: str) -> Wish:
+    """Which catalogue the settings ask for, read at `address`."""
+    librivox = settings.librivox
+    return Wish(address, settings.languages, librivox.limit_books, librivox.whole_every_days)

@@ -43,11 +43,23 @@ class SegmentationSettings(_Strict):
     max_s: float = Field(20.0, gt=0, description="Longest segment, seconds.")
     threshold: float = Field(0.5, gt=0, lt=1, description="Speech probability above which a frame is speech.")
     min_silence_ms: int = Field(100, ge=32, description="Shortest pause that counts as a silence.")
+    min_speech_ms: int = Field(250, ge=0, description="A run of speech that is not longer than this is dropped.")
+    detector: Literal["silero", "energy"] = Field(
+        "silero", description="Silero's model, or loudness over a tracked noise floor: quicker, but deaf to music."
+    )
+    max_pad_ms: int = Field(300, ge=0, description="A segment begins and ends at most so far from its speech.")
+    max_gap_ms: int | None = Field(None, ge=0, description="Longest silence inside a segment; default: any.")
+    max_per_hour: int | None = Field(
+        None, ge=1, description="Most segments an hour, between the longest silences; default: all."
+    )
+    max_ends: int | None = Field(None, ge=1, description="Most segments that begin at one place; default: all.")
 
     @model_validator(mode="after")
     def _ordered(self) -> SegmentationSettings:
         if self.min_s >= self.max_s:
             raise ValueError(f"min_s ({self.min_s}) must be below max_s ({self.max_s})")
+        if self.max_pad_ms > 250 * self.max_s:
+            raise ValueError(f"max_pad_ms ({self.max_pad_ms}) must not exceed a quarter of max_s ({self.max_s} s)")
         return self
 
 
@@ -88,9 +100,39 @@ class LibriVoxSettings(_Strict):
     first_wait_s: float = Field(1.0, ge=0, description="Wait before the second attempt; it doubles from there.")
     step_retries: int = Field(3, ge=0, description="How often a step that found no server is tried again.")
     allowed_hosts: tuple[str, ...] = Field((), description="Hosts beyond librivox.org and archive.org.")
-    mirrors: dict[str, str] = Field(default_factory=dict, description="URL prefix → the prefix to fetch from instead.")
+    mirrors: dict[str, list[str]] = Field(
+        default_factory=dict, description="URL prefix → the prefixes to fetch from instead, in order."
+    )
     max_recording_mb: int = Field(512, gt=0, description="A recording larger than this is refused.")
     limit_books: int | None = Field(None, gt=0, description="At most so many audiobooks a language (for a first try).")
+    whole_every_days: float = Field(
+        7.0, ge=0, description="How often all of the catalogue is read, and not only what is new."
+    )
+
+    @field_validator("mirrors", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        """`{"https://archive.org": "http://mirror.lan"}` is a list of one."""
+        if not isinstance(value, dict):
+            return value
+        return {origin: [told] if isinstance(told, str) else told for origin, told in value.items()}
+
+
+class StorageSettings(_Strict):
+    """What the lake's keeper may take of the disks, beside the lake."""
+
+    reserve_mb: int = Field(512, ge=0, description="What must stay free when a book starts to be fetched.")
+    quarantine_mb: int = Field(2048, ge=0, description="What refused files may take; the oldest give way.")
+    copies_gb: float = Field(20.0, gt=0, description="What copies of an object store's files may take in the home.")
+    wait_for_writer_s: float = Field(10.0, ge=0, description="How long another writer of a book is waited for.")
+
+
+class IngestSettings(_Strict):
+    """How fast the sensor `audiobooks` asks for new audiobooks."""
+
+    books_a_run: int = Field(25, ge=1, le=1000, description="Audiobooks of one run, at most.")
+    most_runs: int = Field(4, ge=1, description="Runs of the sensor that may be queued or under way at once.")
+    retry_hours: float = Field(6.0, gt=0, description="How often what is missing or incomplete is tried again.")
 
 
 class PoolSettings(_Strict):
@@ -123,6 +165,8 @@ class Settings(BaseSettings):
     mining: MiningSettings = MiningSettings()
     recurring: RecurringSettings = RecurringSettings()
     librivox: LibriVoxSettings = LibriVoxSettings()
+    storage: StorageSettings = StorageSettings()
+    ingest: IngestSettings = IngestSettings()
     pools: PoolSettings = PoolSettings()
     catalogue_cron: str = Field("0 1 * * *", description="When the catalogue is read again.")
     remine_cron: str = Field("0 3 * * 1", description="When languages with new audiobooks are indexed and mined.")

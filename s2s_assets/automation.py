@@ -17,9 +17,9 @@ def automation(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.S
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=30,
-        description="New audiobooks lead to their own layers, their language's index at the next tick of "
-        "S2S_REMINE_CRON, and exactly that language's pairs. Audiobooks that were there before it was first turned "
-        "on want one backfill by hand.",
+        description="New recordings lead to their audiobook's layers, their language's index at the next tick of "
+        "S2S_REMINE_CRON, and exactly that language's pairs. What was there before it was first turned on wants one "
+        "backfill by hand. The sensor `audiobooks` brings the recordings.",
     )
     read_catalogue = dg.ScheduleDefinition(
         name="read_catalogue",

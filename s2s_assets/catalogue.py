@@ -1,21 +1,29 @@
-"""`catalogue`: what LibriVox offers in our languages, one row a section; new audiobooks become partitions.
+"""`catalogue`: what a source offers in our languages, one row a section; new audiobooks become partitions.
 
-What belongs here is the layer; the API's shape and quirks are in `speech_mining.sources`.
+What belongs here is the layer, and the books that it lists as Dagster sees them: each is an external partition with a
+version of its own, so that a book that changed makes its own recordings stale and nothing else. How a source is read
+is in `speech_mining.sources`.
 """
 
+from collections.abc import Iterable
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from partitions.audiobooks import add_audiobooks
+from partitions.audiobooks import add_audiobooks, audiobooks
+from partitions.languages import layer
 from resources.compute import DOWNLOAD, OWNERS, network_retries
-from resources.librivox import LibriVox
+from resources.librivox import LibriVox, wish_of
 from resources.metadata import column_schema, listed, rejected, rows
 from resources.settings import Settings
 from resources.storage import Storage, published
-from speech_mining.records import CATALOGUE, REJECTIONS
-from speech_mining.sources.catalogue import Catalogue, fetch_catalogue
+from speech_mining.records import CATALOGUE
+from speech_mining.sources import renewal
+from speech_mining.sources.protocol import open_source
+from speech_mining.sources.renewal import RenewedCatalogue
 
 
 def catalogue(settings: Settings) -> dg.AssetsDefinition:
@@ -28,45 +36,92 @@ def catalogue(settings: Settings) -> dg.AssetsDefinition:
         owners=OWNERS,
         pool=DOWNLOAD,
         retry_policy=network_retries(settings.librivox.step_retries),
-        code_version="1",
+        code_version="2",
         metadata={"dagster/column_schema": column_schema(CATALOGUE)},
     )
     def _catalogue(
         context: dg.AssetExecutionContext, librivox: LibriVox, storage: Storage
     ) -> dg.MaterializeResult[None]:
-        """Every finished audiobook in our languages: title, sections, readers, addresses.
+        """Every finished audiobook in our languages: title, sections, readers, addresses, first seen, last changed.
 
         Audiobooks that were not known become partitions of their language.
         """
+        now = datetime.now(timezone.utc)
         with librivox.session() as session:
-            found = fetch_catalogue(session.client, session.catalogue_url, languages=settings.languages)
-        sections = _first_books(found.sections, settings.librivox.limit_books)
-        with storage.lake.replace("catalogue") as new:
-            new.write_table("catalogue.parquet", sections, CATALOGUE)
-            new.write_table("rejections.parquet", found.rejections, REJECTIONS)
+            wish = wish_of(settings, session.catalogue_url)
+            source = open_source(session.catalogue_url, session.client)
+            found = renewal.read_again(storage.lake, source, wish, now=now)
+        observe(context.instance, found)
+        renewal.keep(storage.lake, found, wish)
         added = {
-            language: add_audiobooks(context.instance, language, _books(sections, language))
+            language: add_audiobooks(context.instance, language, _books(found.books, language))
             for language in settings.languages
         }
         for language, books in added.items():
             context.log.info(f"{language}: {len(books)} new audiobooks")
-        return published(storage.lake, _figures(found, sections, added), "catalogue")
+        return published(storage.lake, _figures(found, added), "catalogue")
 
     return _catalogue
 
 
-def _books(sections: pl.DataFrame, language: str) -> list[str]:
-    return sections.filter(pl.col("language") == language)["audiobook"].unique(maintain_order=True).to_list()
+def listings(settings: Settings) -> list[dg.AssetSpec]:
+    """The audiobooks as the catalogue lists them: what the recordings of each depend on."""
+    return [
+        dg.AssetSpec(
+            layer(language, "listing"),
+            deps=["catalogue"],
+            partitions_def=audiobooks(language),
+            group_name=language,
+            kinds={"parquet"},
+            owners=OWNERS,
+            tags={"language": language},
+            code_version="1",
+            description="An audiobook as the catalogue lists it: observed when it is new and whenever it changed.",
+        )
+        for language in settings.languages
+    ]
 
 
-def _first_books(sections: pl.DataFrame, limit: int | None) -> pl.DataFrame:
-    if limit is None:
-        return sections
-    rank = pl.col("audiobook").rle_id().over("language")
-    return sections.filter(rank < limit)
+def observe(instance: dg.DagsterInstance, found: RenewedCatalogue) -> None:
+    """Tell Dagster of every book that is new or changed.
+
+    Before the catalogue is kept: a run that is killed in between tells again. What is stale follows from observations;
+    the page of a book shows materializations only. The two take 5 to 20 ms.
+    """
+    details = found.catalogue.sections.group_by("language", "audiobook").agg(
+        pl.col("title", "authors", "licence", "url_librivox", "first_seen").first(),
+        pl.col("readers").unique().sort().str.join(", "),
+        pl.len().alias("sections"),
+        (pl.col("duration_s").sum() / 3600).round(3).alias("announced_hours"),
+    )
+    told = found.changed.join(details, on=["language", "audiobook"], how="left", maintain_order="left")
+    for book in told.iter_rows(named=True):
+        for kind in (dg.AssetObservation, dg.AssetMaterialization):
+            instance.report_runless_asset_event(
+                kind(
+                    layer(book["language"], "listing"),
+                    partition=book["audiobook"],
+                    metadata=_details(book),
+                    tags={DATA_VERSION_TAG: book["version"]},
+                )
+            )
 
 
-def _figures(found: Catalogue, sections: pl.DataFrame, added: dict[str, list[str]]) -> dict[str, Any]:
+def _details(book: dict[str, Any]) -> dict[str, Any]:
+    page = book["url_librivox"]
+    return {
+        **{name: book[name] for name in ("title", "authors", "readers", "licence", "sections", "announced_hours")},
+        **({"page": dg.MetadataValue.url(page)} if page else {}),
+        **{name: dg.MetadataValue.timestamp(book[name]) for name in ("first_seen", "last_changed")},
+    }
+
+
+def _books(books: pl.DataFrame, language: str) -> Iterable[str]:
+    return books.filter(language=language)["audiobook"].to_list()
+
+
+def _figures(found: RenewedCatalogue, added: dict[str, list[str]]) -> dict[str, Any]:
+    sections = found.catalogue.sections
     by_language = (
         sections.group_by("language")
         .agg(
@@ -79,9 +134,11 @@ def _figures(found: Catalogue, sections: pl.DataFrame, added: dict[str, list[str
     )
     return {
         "dagster/row_count": sections.height,
-        "books_read": found.books,
+        "books_read": found.catalogue.books,
+        "read": "whole" if found.catalogue.whole else "what is new",
+        "changed_audiobooks": found.changed.height,
         "by_language": rows(by_language),
         "new_audiobooks": listed([f"{language}: {', '.join(books)}" for language, books in added.items() if books]),
         "sample": rows(sections, limit=10),
-        **rejected(found.rejections),
+        **rejected(found.catalogue.rejections),
     }

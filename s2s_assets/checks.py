@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from partitions.language_pairs import pair_partitions
+from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
 from resources.metadata import plot, rows
 from resources.settings import Settings
@@ -32,9 +32,13 @@ from speech_mining.quality.checks import (
 from speech_mining.quality.hours import HOURS
 from speech_mining.records import REJECTIONS
 from speech_mining.segmentation.audiobook import SECTIONS
+from speech_mining.sources.renewal import books_with_spans
 
 LEAST_COVERAGE = 0.95
 """Share of a section's speech that must lie in some candidate; the rest is speech too short to be a segment alone."""
+
+LONGEST_BROUGHT_S = 86_400.0
+"""No recording is longer than a day."""
 
 OfPartition = Callable[[Lake, str], CheckOutcome]
 
@@ -53,8 +57,12 @@ def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefini
         return _none_rejected(lake, "raw_audio", language)
 
     def durations(lake: Lake) -> CheckOutcome:
-        """Every segment is as long as the settings say, and its milliseconds agree with its samples."""
-        found = _files(lake, "segments", language, "segments.parquet")
+        """Every segment is as long as the settings say, and its milliseconds agree with its samples.
+
+        Audiobooks that bring their own segments are passed over: those are as long as somebody wanted them.
+        """
+        own = books_with_spans(lake, language)
+        found = [path for book, path in _files(lake, "segments", language, "segments.parquet") if book not in own]
         return segment_durations_within(found, bounds.min_s, bounds.max_s)
 
     def coverage(lake: Lake) -> CheckOutcome:
@@ -63,7 +71,7 @@ def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefini
 
     def unit(lake: Lake) -> CheckOutcome:
         """Every vector has unit length and holds only numbers."""
-        return _all_unit(_files(lake, "speech_embeddings", language, "vectors.npy"))
+        return _all_unit([path for _, path in _files(lake, "speech_embeddings", language, "vectors.npy")])
 
     def recall(lake: Lake) -> CheckOutcome:
         """The FAISS index finds 98 of 100 exact neighbours. Pairs do not depend on it: they are mined exactly."""
@@ -85,8 +93,10 @@ def _of_pairs(settings: Settings) -> list[dg.AssetChecksDefinition]:
     bounds = settings.segmentation
 
     def durations(lake: Lake, pair: str) -> CheckOutcome:
-        """Both sides of every pair are as long as a segment may be."""
-        return pair_durations_within(_file(lake, "s2s_pairs", pair, "pairs.parquet"), bounds.min_s, bounds.max_s)
+        """Both sides of every pair are as long as a segment may be; any length where segments were brought."""
+        brought = any(books_with_spans(lake, language) for language in split(pair))
+        least, most = (0.0, LONGEST_BROUGHT_S) if brought else (bounds.min_s, bounds.max_s)
+        return pair_durations_within(_file(lake, "s2s_pairs", pair, "pairs.parquet"), least, most)
 
     def scored(lake: Lake, pair: str) -> CheckOutcome:
         """Pairs stand by decreasing score, none below the floor."""
@@ -185,8 +195,9 @@ def _file(lake: Lake, name: str, pair: str, file: str) -> Path:
     return lake.partition(name, pair).local_path(file)
 
 
-def _files(lake: Lake, name: str, language: str, file: str) -> list[Path]:
-    return [lake.partition(name, language, book).local_path(file) for book in lake.keys(name, language)]
+def _files(lake: Lake, name: str, language: str, file: str) -> list[tuple[str, Path]]:
+    """Audiobook and file."""
+    return [(book, lake.partition(name, language, book).local_path(file)) for book in lake.keys(name, language)]
 
 
 def _none_rejected(lake: Lake, name: str, language: str) -> CheckOutcome:
@@ -197,7 +208,7 @@ def _none_rejected(lake: Lake, name: str, language: str) -> CheckOutcome:
 
 def _covered(lake: Lake, language: str) -> CheckOutcome:
     sections = lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS)
-    lost = sections.filter(pl.col("coverage") < LEAST_COVERAGE)
+    lost = sections.filter((pl.col("coverage") < LEAST_COVERAGE) & ~pl.col("given") & ~pl.col("rejected"))
     least = sections["coverage"].min()
     return CheckOutcome(
         lost.is_empty(),

@@ -15,13 +15,15 @@ from resources.librivox import LibriVox
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.automation import automation
-from s2s_assets.catalogue import catalogue
+from s2s_assets.catalogue import catalogue, listings
 from s2s_assets.checks import checks
 from s2s_assets.corpora import s2s_corpus
+from s2s_assets.discovery import discovery
+from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import s2s_neighbours, s2s_pairs
 from s2s_assets.raw_audio import raw_audio
 from s2s_assets.report import quality_report, truth_comparison
-from s2s_assets.segments import segments
+from s2s_assets.segments import segments, sounds_like_speech
 from s2s_assets.speech_embeddings import speech_embeddings
 from s2s_assets.speech_index import speech_index
 
@@ -35,14 +37,18 @@ def build(settings: Settings) -> dg.Definitions:
         sensors, schedules = automation(settings)
         return dg.Definitions(
             assets=_assets(settings),
-            asset_checks=checks(settings),
+            asset_checks=[
+                *checks(settings),
+                *(sounds_like_speech(language) for language in settings.languages),
+                recordings_speak_their_language(settings),
+            ],
             resources=_resources(settings),
-            sensors=sensors,
+            sensors=[discovery(settings), *sensors],
             schedules=schedules,
         )
 
 
-def _assets(settings: Settings) -> list[dg.AssetsDefinition]:
+def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     by_language = [
         asset
         for language in settings.languages
@@ -55,24 +61,13 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ]
     by_pair = [s2s_neighbours(settings), s2s_pairs(settings), s2s_corpus(settings)]
     compared = [truth_comparison(settings)] if settings.truth_path else []
-    return [catalogue(settings), *by_language, *by_pair, quality_report(settings), *compared]
+    return [catalogue(settings), *listings(settings), *by_language, *by_pair, quality_report(settings), *compared]
 
 
 def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:  # type: ignore[type-arg]
-    source = settings.librivox
     return {
-        "storage": Storage(url=settings.lake_url, scratch=str(settings.home.absolute() / "downloads")),
-        "librivox": LibriVox(
-            catalogue_url=settings.catalogue_url,
-            contact=source.user_agent_contact,
-            requests_per_second=source.requests_per_second,
-            attempts=source.attempts,
-            first_wait_s=source.first_wait_s,
-            concurrent_downloads=settings.pools.download,
-            allowed_hosts=list(source.allowed_hosts),
-            mirrors=source.mirrors,
-            max_recording_mb=source.max_recording_mb,
-        ),
+        "storage": Storage.of(settings),
+        "librivox": LibriVox.of(settings),
         "encoders": Encoders(
             default=settings.encoder,
             by_language=settings.encoders,

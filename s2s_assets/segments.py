@@ -12,24 +12,20 @@ import polars as pl
 from partitions.audiobooks import BATCH, audiobooks, each_audiobook
 from partitions.languages import layer
 from resources.compute import CPU, OWNERS
-from resources.metadata import column_schema, hours, rejected, rows
+from resources.metadata import column_schema, counted, hours, plot, rejected, rows
+from resources.segmentation import segmentation_of
 from resources.settings import SegmentationSettings
-from resources.storage import Lake, Storage
+from resources.storage import Storage
 from speech_mining.errors import SpeechMiningError
-from speech_mining.records import RECORDINGS, REJECTIONS, SEGMENTS
-from speech_mining.segmentation import segmenter
-from speech_mining.segmentation.audiobook import SECTIONS, Recording, SegmentedAudiobook, segment_audiobook
-from speech_mining.segmentation.segmenter import SegmentationConfig
-from speech_mining.segmentation.voice_activity import VoiceActivity
+from speech_mining.records import SEGMENTS
+from speech_mining.segmentation.audiobook import SECTIONS, SegmentedAudiobook
+from speech_mining.segmentation.book import bring_segments
+from speech_mining.segmentation.segmenter import SegmentationConfig, code_version
 
 
 def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefinition:
     """The layer of one language."""
-    config = SegmentationConfig(
-        min_s=settings.min_s,
-        max_s=settings.max_s,
-        voice_activity=VoiceActivity(threshold=settings.threshold, min_silence_ms=settings.min_silence_ms),
-    )
+    config = segmentation_of(settings)
 
     @dg.asset(
         key=layer(language, "segments"),
@@ -42,7 +38,7 @@ def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefiniti
         owners=OWNERS,
         tags={"language": language},
         pool=CPU,
-        code_version=f"{segmenter.VERSION}/{settings.min_s}-{settings.max_s}/{settings.min_silence_ms}",
+        code_version=code_version(config),
         metadata={"dagster/column_schema": column_schema(SEGMENTS)},
     )
     def _segments(context: dg.AssetExecutionContext, storage: Storage) -> None:
@@ -50,30 +46,40 @@ def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefiniti
 
         Which of them say something that is said in another language is found later; here nothing is thrown away.
         """
-        each_audiobook(
-            context, lambda book: _segment(storage.lake, language, book, config), (SpeechMiningError, OSError)
-        )
+        each_audiobook(context, lambda book: _segment(storage, language, book, config), (SpeechMiningError, OSError))
 
     return _segments
 
 
-def _segment(lake: Lake, language: str, book: str, config: SegmentationConfig) -> Mapping[str, Any]:
-    audio = lake.partition("raw_audio", language, book)
-    recordings = [
-        Recording(section, audio.local_path(file), announced_s)
-        for section, file, announced_s in audio.read_table("recordings.parquet", RECORDINGS)
-        .select("section", "file", "announced_s")
-        .iter_rows()
-    ]
-    found = segment_audiobook(book, recordings, config)
-    with lake.replace("segments", language, book) as new:
-        new.write_table("segments.parquet", found.segments, SEGMENTS)
-        new.write_table("rejections.parquet", found.rejections, REJECTIONS)
-        new.write_table("sections.parquet", found.sections, SECTIONS)
-    return {**_figures(found), "data_version": lake.partition("segments", language, book).data_version}
+def sounds_like_speech(language: str) -> dg.AssetChecksDefinition:
+    """A warning that names the sections which sound like music, noise or nothing; they are kept, for a person to judge.
+
+    It looks at the whole language, since a batched run has no one partition to check.
+    """
+
+    @dg.asset_check(asset=layer(language, "segments"), name="sounds_like_speech")
+    def _check(storage: Storage) -> dg.AssetCheckResult:
+        """Every section sounds like somebody reading, by how much of its sound is speech, and in what runs."""
+        sections = storage.lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS)
+        odd = sections.filter(pl.col("profile") != "speech")
+        evidence = {"offending_rows": rows(odd)} if odd.height else {}
+        return dg.AssetCheckResult(
+            passed=odd.is_empty(),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"sections": sections.height, "profiles": _profiles(sections), **evidence},
+        )
+
+    return _check
 
 
-def _figures(found: SegmentedAudiobook) -> dict[str, Any]:
+def _segment(storage: Storage, language: str, book: str, config: SegmentationConfig) -> Mapping[str, Any]:
+    made = bring_segments(storage.lake, language, book, config, quarantine=storage.quarantine)
+    return {**_figures(made.found, book), "data_version": made.data_version}
+
+
+def _figures(found: SegmentedAudiobook, book: str) -> dict[str, Any]:
+    from speech_mining.quality.plots import as_markdown_image, plot_audiobook
+
     spans = found.segments.select((pl.col("end_sample") - pl.col("start_sample")).sum()).item() or 0
     speech_s = float(found.sections["speech_s"].sum())
     covered_s = float((found.sections["speech_s"] * found.sections["coverage"]).sum())
@@ -85,8 +91,22 @@ def _figures(found: SegmentedAudiobook) -> dict[str, Any]:
         "segment_hours": hours(spans),
         "coverage": round(covered_s / speech_s, 4) if speech_s else 1.0,
         "resplit_runs": int(found.sections["resplit_runs"].sum()),
+        "left_out_by_limits": int(found.sections["left_out"].sum()),
         "skipped_packets": int(found.sections["skipped_packets"].sum()),
+        "undecodable_seconds": round(float(found.sections["lost_s"].sum()), 2),
+        "profiles": _profiles(found.sections),
+        "plot": plot(
+            as_markdown_image(plot_audiobook(found.sections, found.runs, found.segments, book)),
+            "A row a section: blue where segments lie (the darker, the more), red where speech is in none; right, the "
+            "share of the speech that is covered.",
+        ),
         "sections": rows(found.sections, limit=60),
         "sample": rows(found.segments, limit=10),
         **rejected(found.rejections),
     }
+
+
+def _profiles(sections: pl.DataFrame) -> dg.JsonMetadataValue:
+    """How many sections sound like what."""
+    told = sections.group_by("profile").len()
+    return counted(dict(zip(told["profile"].cast(pl.String), told["len"], strict=True)))

@@ -5,7 +5,8 @@ A partition is a folder that holds one immutable generation, named by the hash o
 a disk and on an object store alike: a kill at any moment leaves the old partition or the new one. Since the name is a
 hash, the same content has the same name on any machine, and doubles as the partition's data version.
 
-What belongs here is files and hashes. What the files mean is in `speech_mining.records`.
+What belongs here is files and hashes. What the files mean is in `speech_mining.records`; what passes between a disk and
+an object store is in `object_store`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ import polars as pl
 from upath import UPath
 
 from speech_mining.errors import LakeError
+from speech_mining.object_store import Cache, digest, send, sizes
 from speech_mining.records import Schema, conform
 
 CURRENT = "CURRENT"
 MANIFEST = "partition.json"
 STAGING = ".staging"
 FORMAT = 1
+CACHE_BYTES = 20 * 2**30
 ABANDONED_S = 3 * 24 * 3600
 """Staging that nobody has touched for so long belongs to a machine that is no more."""
 
@@ -46,6 +49,22 @@ class NewPartition:
     """A folder being filled; nothing of it is seen until it is published."""
 
     folder: Path
+    reused: dict[str, tuple[Partition, str]] = field(default_factory=dict)
+    """Name → the file of a published partition that is taken over unread."""
+
+    def reuse(self, earlier: Partition, name: str, new_name: str | None = None) -> None:
+        """Take a file over from a published partition: linked on a disk, copied inside an object store.
+
+        It is not read again: the hash its manifest tells is trusted (`Partition.damaged` reads).
+        """
+        if _is_local(earlier.folder):
+            _link(earlier.local_path(name), self.path(new_name or name))
+        else:
+            self.reused[new_name or name] = (earlier, name)
+
+    def link(self, source: Path, name: str) -> None:
+        """Put a file of this machine into the partition, without copying it where the disk allows."""
+        _link(source, self.path(name))
 
     def path(self, name: str) -> Path:
         """Where the file `name` is to be written; folders on the way are made."""
@@ -77,6 +96,7 @@ class Partition:
     folder: UPath
     layer: str
     key: tuple[str, ...]
+    cache: Cache
 
     @property
     def data_version(self) -> str:
@@ -110,13 +130,18 @@ class Partition:
         path = self.path(name)
         if _is_local(path):
             return Path(str(path))
-        cached = Path(tempfile.gettempdir()) / "s2s-lake-cache" / self.data_version / name
-        if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            part = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}")
-            part.write_bytes(path.read_bytes())
-            part.replace(cached)
-        return cached
+        return self.cache.copy_of(path, self.data_version, name, self.files[name])
+
+    def damaged(self) -> set[str]:
+        """Names of files that are not what was written.
+
+        On a disk every byte is read (about 1 GB/s); an object store keeps checksums of its own, and is asked for names
+        and sizes only.
+        """
+        if _is_local(self.folder):
+            return {name for name, facts in self.files.items() if not _agrees(self.folder / name, facts)}
+        there = sizes(self.folder)
+        return {name for name, facts in self.files.items() if there.get(name) != facts["bytes"]}
 
     def read_table(self, name: str, schema: Schema) -> pl.DataFrame:
         """Read a table and hold it against its schema."""
@@ -139,13 +164,27 @@ class Lake:
     """All partitions of all layers below one folder or object-store prefix.
 
     Args:
-        root: a path, or any URL that fsspec understands (`s3://bucket/prefix`).
+        root: a path, or any URL that fsspec understands (`s3://bucket/prefix`; keys and the endpoint come from the
+            environment, as for any tool of AWS).
+        scratch: a folder of this machine for what passes between it and an object store; a disk needs none.
+        cache_bytes: what copies of an object store's files may take there.
     """
 
-    def __init__(self, root: str | Path | UPath) -> None:
+    def __init__(
+        self, root: str | Path | UPath, *, scratch: str | Path | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self.root = UPath(root)
         if _is_local(self.root):
             self.root = UPath(Path(str(self.root)).absolute())
+        else:  # other processes write too: what they publish must be seen at once
+            self.root = UPath(root, use_listings_cache=False)
+        self._scratch = Path(scratch) if scratch else Path(tempfile.gettempdir()) / f"s2s-lake-{os.getuid()}"
+        self._cache = Cache(self._scratch / "copies", cache_bytes)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the lake is on this machine's disks; None for an object store."""
+        return Path(str(self.root)) if _is_local(self.root) else None
 
     def find(self, layer: str, *key: str) -> Partition | None:
         """The partition, or None where it was never published."""
@@ -154,7 +193,7 @@ class Lake:
             generation = (folder / CURRENT).read_text("utf-8").strip()
         except FileNotFoundError:
             return None
-        return Partition(folder / generation, layer, key)
+        return Partition(folder / generation, layer, key, self._cache)
 
     def partition(self, layer: str, *key: str) -> Partition:
         """The partition.
@@ -194,8 +233,9 @@ class Lake:
         """
         staging = self._staging()
         try:
-            yield NewPartition(staging)
-            self._publish(staging, layer, key)
+            new = NewPartition(staging)
+            yield new
+            self._publish(new, layer, key)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -217,39 +257,46 @@ class Lake:
 
     def _staging(self) -> Path:
         """A folder to fill: inside the lake where it is local, so that publishing is a rename and not a copy."""
-        if not _is_local(self.root):
-            return Path(tempfile.mkdtemp(prefix="s2s-staging-"))
-        area = Path(str(self.root)) / STAGING
+        area = self._area()
         area.mkdir(parents=True, exist_ok=True)
         _sweep(area)
         staging = self._aside()
         staging.mkdir()
         return staging
 
-    def _publish(self, staging: Path, layer: str, key: tuple[str, ...]) -> None:
-        generation = _seal(staging, layer, key)
+    def _area(self) -> Path:
+        return (Path(str(self.root)) if _is_local(self.root) else self._scratch) / STAGING
+
+    def _publish(self, new: NewPartition, layer: str, key: tuple[str, ...]) -> None:
+        generation = _seal(new, layer, key)
         folder = self._folder(layer, key)
-        destination = folder / generation
-        if not _is_whole(destination):
-            self._remove_tree(destination)
-            self._move(staging, destination)
+        whole = Partition(folder / generation, layer, key, self._cache)
+        if not _is_whole(whole):
+            self._remove_tree(whole.folder)
+            self._move(new, whole.folder)
         self._swap(folder / CURRENT, generation)
+        self._remove_others(folder, generation)
+
+    def tidy(self, layer: str, *key: str) -> None:
+        """Remove what killed writers left of a partition, and their staging; publishing does it too."""
+        current = self.find(layer, *key)
+        if current is not None:
+            self._remove_others(self._folder(layer, key), current.data_version)
+        if self._area().is_dir():
+            _sweep(self._area())
+
+    def _remove_others(self, folder: UPath, generation: str) -> None:
         for child in list(folder.iterdir()):
             if child.name not in {generation, CURRENT}:
                 self._remove_tree(child)
 
-    def _move(self, staging: Path, destination: UPath) -> None:
+    def _move(self, new: NewPartition, destination: UPath) -> None:
         if not _is_local(destination):
-            # the manifest goes last: a generation without one is not whole, and is written again
-            names = sorted((path for path in staging.rglob("*") if path.is_file()), key=lambda p: p.name == MANIFEST)
-            for path in names:
-                target = destination / path.relative_to(staging).as_posix()
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+            _send_all(new, destination)
             return
         final = Path(str(destination))
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging.rename(final)
+        new.folder.rename(final)
         _sync_folder(final.parent)
 
     def _swap(self, pointer: UPath, generation: str) -> None:
@@ -287,38 +334,61 @@ class Lake:
             path.fs.rm(path.path, recursive=True)
 
     def _aside(self) -> Path:
-        """A free name in the staging area of a local lake."""
-        return Path(str(self.root)) / STAGING / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
+        """A free name in the staging area."""
+        return self._area() / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
 
 
 def _is_local(path: UPath) -> bool:
     return path.protocol in {"", "file", "local"}
 
 
-def _is_whole(generation: UPath) -> bool:
+def _send_all(new: NewPartition, destination: UPath) -> None:
+    """Fill a generation of an object store; the manifest goes last, since one without it is not whole."""
+    for path in _names(new.folder):
+        if path != MANIFEST:
+            send(new.folder / path, destination / path)
+    for name, (earlier, earlier_name) in sorted(new.reused.items()):
+        send(earlier.path(earlier_name), destination / name)
+    send(new.folder / MANIFEST, destination / MANIFEST)
+
+
+def _is_whole(partition: Partition) -> bool:
     """Whether a generation holds what its name says: a damaged one must not outlive its being written again."""
     try:
-        files = json.loads((generation / MANIFEST).read_text("utf-8"))["files"]
-        return all(_digest(generation / name) == facts["sha256"] for name, facts in files.items())
+        return not partition.damaged()
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _digest(path: Path | UPath) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _agrees(path: UPath, facts: dict[str, Any]) -> bool:
+    try:
+        return bool(path.stat().st_size == facts["bytes"] and digest(path) == facts["sha256"])
+    except OSError:
+        return False
 
 
-def _seal(staging: Path, layer: str, key: tuple[str, ...]) -> str:
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)  # or a copy would be written into what it is linked with
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _seal(new: NewPartition, layer: str, key: tuple[str, ...]) -> str:
     """Write the manifest of a filled folder and return the name of its content."""
-    names = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
-    files = {name: _facts(staging / name) for name in names}
+    files = {name: _facts(new.folder / name) for name in _names(new.folder)}
+    files.update({name: earlier.files[earlier_name] for name, (earlier, earlier_name) in new.reused.items()})
     content = {"format": FORMAT, "layer": layer, "key": list(key), "files": files}
     text = json.dumps(content, indent=1, sort_keys=True)
-    (staging / MANIFEST).write_text(text, "utf-8")
+    with (new.folder / MANIFEST).open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -326,7 +396,7 @@ def _facts(path: Path) -> dict[str, Any]:
     """Size and hash of a file, which is synced to disk on the way."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
-    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def _owner(pid: int) -> str:

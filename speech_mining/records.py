@@ -8,6 +8,7 @@ columns: `conform` is the door.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -19,6 +20,10 @@ SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 
 Schema: TypeAlias = Mapping[str, pl.DataType]
+
+AUDIOBOOK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What an audiobook's id looks like: it names partitions, and folders of the lake."""
+_DIGIT_RUN = re.compile(r"([0-9]+)")
 
 RejectionReason: TypeAlias = Literal[
     # a recording that could not be fetched
@@ -36,6 +41,8 @@ RejectionReason: TypeAlias = Literal[
     "damaged",
     "duration_mismatch",
     "no_speech",
+    # a span that a user brought and that the recording does not have
+    "out_of_range",
     # a segment that could not be embedded
     "silent",
     "not_a_number",
@@ -50,7 +57,7 @@ RejectionReason: TypeAlias = Literal[
 ]
 
 CATALOGUE: Schema = {
-    "audiobook": pl.String(),  # LibriVox project id, digits
+    "audiobook": pl.String(),  # LibriVox project id, digits; of other sources a name: see AUDIOBOOK_ID
     "section": pl.Int32(),  # 1-based position in the book
     "language": pl.String(),  # ISO 639-3 of the section
     "title": pl.String(),
@@ -62,6 +69,15 @@ CATALOGUE: Schema = {
     "listen_url": pl.String(),
     "url_librivox": pl.String(),
     "licence": pl.String(),
+    "first_seen": pl.Datetime("us", "UTC"),  # when the book was first listed; equal for all its rows in a language
+    "last_changed": pl.Datetime("us", "UTC"),  # when any of these rows last changed
+    "file_version": pl.String(),  # size and mtime_ns of a local file; null where a source tells nothing of the content
+}
+TIMESTAMPS: Schema = {  # spans that a user brings, in place of our segmentation
+    "audiobook": pl.String(),
+    "section": pl.Int32(),
+    "start_sample": pl.Int64(),  # at 16 kHz
+    "end_sample": pl.Int64(),  # exclusive
 }
 RECORDINGS: Schema = {
     "audiobook": pl.String(),
@@ -114,7 +130,7 @@ PAIRS: Schema = {
 }
 
 _OF_A_SPAN = {
-    "audiobook": "LibriVox's id of the book.",
+    "audiobook": "Id of the book: LibriVox's number, or the name of a folder, a manifest's book or a shard.",
     "section": "Position of the recording in the book, from 1.",
     "start_ms": "Start in the recording, milliseconds.",
     "end_ms": "End in the recording, exclusive, milliseconds.",
@@ -151,10 +167,21 @@ DESCRIPTIONS: Mapping[str, str] = {
     "file": "Name of the file in the partition.",
     "announced_s": "Duration that the catalogue announces, seconds.",
     "duration_s": "Duration, seconds.",
+    "lost_s": "Seconds that could not be decoded.",
+    "left_out": "Candidates that the limits left out.",
+    "profile": "What the section sounds like: speech, music or noise, or silence.",
+    "given": "Whether a user brought the segments.",
+    "rejected": "Whether the recording is not what was announced, and was left out.",
+    "run": "Run of speech, counted from 0 in the recording.",
+    "before_sample": "Where a segment that begins with the run begins.",
+    "after_sample": "Where a segment that ends with the run ends.",
     "listen_url": "Where the recording may be downloaded.",
     "url_librivox": "The book's page.",
     "authors": "Who wrote it.",
     "reader_ids": "LibriVox's ids of the readers.",
+    "first_seen": "When the book was first listed in this language.",
+    "last_changed": "When anything that is listed of the book in this language last changed.",
+    "file_version": "What tells one content of a local file from another: its size and time of change.",
 }
 """What a column of any table of the lake holds, for people."""
 
@@ -176,6 +203,29 @@ def conform(frame: pl.DataFrame, schema: Schema, table: str) -> pl.DataFrame:
             fix="materialize the partition again",
         )
     return frame.select([pl.col(name).cast(dtype) for name, dtype in schema.items()])
+
+
+def audiobook_order(audiobook: str) -> tuple[object, ...]:
+    """Sort key of audiobooks: numbers first, by value, then names in natural order ("tale 9" before "tale 10")."""
+    number = audiobook.isascii() and audiobook.isdigit()
+    return (not number, natural_order(audiobook), audiobook)
+
+
+def natural_order(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """Sort key of names: runs of digits count by value, letters without case, and digits stand before letters."""
+    parts = _DIGIT_RUN.split(name.casefold())
+    return tuple((False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts if part)
+
+
+def by_audiobook(column: str = "audiobook") -> pl.Expr:
+    """A column's place in `audiobook_order`, to sort a frame by: 14 500 ids take 0.1 s."""
+    return pl.col(column).map_batches(_places, return_dtype=pl.UInt32())
+
+
+def _places(ids: pl.Series) -> pl.Series:
+    ordered = sorted(ids.drop_nulls().unique().to_list(), key=audiobook_order)
+    places: pl.Series = ids.replace_strict(ordered, range(len(ordered)), default=None, return_dtype=pl.UInt32())
+    return places
 
 
 def segment_id(audiobook: str, section: int, start_sample: int, end_sample: int) -> int:

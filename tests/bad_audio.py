@@ -62,8 +62,20 @@ def write_float_wav(path: Path, samples: npt.NDArray[np.float32], rate_hz: int) 
 
 
 def vbr_without_header(path: Path, samples: npt.NDArray[np.float32], rate_hz: int) -> Path:
-    """A VBR MP3 whose length no header tells, as many old archives have them."""
-    return write_audio(path, samples, rate_hz, options={"q": "6", "write_xing": "0", "id3v2_version": "0"})
+    """A mono VBR MP3 whose length no header tells, as many old archives have them."""
+    import av
+
+    with av.open(str(path), "w", options={"write_xing": "0", "id3v2_version": "0"}) as container:
+        stream = container.add_stream("libmp3lame", rate=rate_hz)
+        stream.layout, stream.format = "mono", "fltp"
+        stream.codec_context.qscale = True
+        stream.codec_context.global_quality = 6 * 118  # quality 6, in FFmpeg's units
+        resampler = av.AudioResampler("fltp", "mono", rate_hz, frame_size=1152)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), 0
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(stream.encode(part))
+    return path
 
 
 def joined(path: Path, *parts: Path) -> Path:
@@ -124,4 +136,83 @@ def zip_archive(path: Path, *members: Path) -> Path:
 def random_bytes(path: Path, size: int = 200_000, *, seed: int = 0) -> Path:
     """Bytes that mean nothing."""
     path.write_bytes(np.random.default_rng(seed).bytes(size))
+    return path
+
+
+def hollowed(path: Path, whole: Path, start: float, end: float) -> Path:
+    """A file whose bytes between two shares of it are zero, as a disk that lost a block gives it back."""
+    content = bytearray(whole.read_bytes())
+    first, last = round(len(content) * start), round(len(content) * end)
+    content[first:last] = bytes(last - first)
+    path.write_bytes(content)
+    return path
+
+
+def without_beginning(path: Path, whole: Path, missing: int) -> Path:
+    """A file whose first bytes are missing."""
+    path.write_bytes(whole.read_bytes()[missing:])
+    return path
+
+
+def renamed(path: Path, whole: Path) -> Path:
+    """A file under another name."""
+    path.write_bytes(whole.read_bytes())
+    return path
+
+
+def id3_tag(announced: int, *frames: bytes) -> bytes:
+    """An ID3v2.3 tag that claims to be `announced` bytes long, whatever it holds."""
+    sizes = bytes(announced >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\x00\x00" + sizes + b"".join(frames)
+
+
+def cover_art(size: int, *, claimed: int | None = None, seed: int = 0) -> bytes:
+    """An APIC frame with a picture of `size` bytes, which says it has `claimed`."""
+    body = b"\x00image/jpeg\x00\x03\x00" + b"\xff\xd8\xff\xe0" + np.random.default_rng(seed).bytes(size)
+    return b"APIC" + (claimed or len(body)).to_bytes(4, "big") + b"\x00\x00" + body
+
+
+def tagged(path: Path, whole: Path, *tags: bytes) -> Path:
+    """Tags before a recording that has none of its own."""
+    content = whole.read_bytes()
+    audio = content[content.index(b"\xff\xfb") if b"\xff\xfb" in content[:4096] else content.index(b"\xff\xf3") :]
+    path.write_bytes(b"".join(tags) + audio)
+    return path
+
+
+def patched(path: Path, whole: Path, *changes: tuple[int, bytes]) -> Path:
+    """A file with some bytes exchanged: (where, what); a negative place counts from the end."""
+    content = bytearray(whole.read_bytes())
+    for place, what in changes:
+        place %= len(content)
+        content[place : place + len(what)] = what
+    path.write_bytes(content)
+    return path
+
+
+def picture(path: Path) -> Path:
+    """A small PNG."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" + bytes(8) * 8)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return path
+
+
+def film(path: Path) -> Path:
+    """Pictures without sound."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(25):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
     return path

@@ -150,7 +150,7 @@ def test_a_vbr_file_without_a_header_is_decoded_whole(tmp_path: Path) -> None:
     # Half digital silence, half noise: the bit rate of the first frames says nothing about the rest.
     samples = np.concatenate([np.zeros(22_050 * 40, dtype=np.float32), bad_audio.noise(20, 22_050)])
     path = bad_audio.vbr_without_header(tmp_path / "vbr.mp3", samples, 22_050)
-    assert b"Xing" not in path.read_bytes()[:4096]
+    assert not any(name in path.read_bytes()[:4096] for name in (b"Xing", b"Info", b"VBRI"))
     report = report_of(path)
     assert report.duration_s == pytest.approx(60, abs=0.2) and report.skipped_packets == 0
 
@@ -191,6 +191,43 @@ def test_a_truncated_recording_is_told_by_its_announced_length(minute: Path, tmp
         check_duration(report, 20)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sample_format"),
+    [("mp3", "libmp3lame", "fltp"), ("flac", "flac", "s16"), ("wav", "pcm_s16le", "s16"), ("ogg", "libopus", "flt")],
+)
+def test_a_file_that_holds_less_than_its_header_says_is_told_without_an_announcement(
+    tmp_path: Path, suffix: str, codec: str, sample_format: str
+) -> None:
+    samples = bad_audio.noise(20, 48_000, level=0.05)
+    whole = bad_audio.write_audio(tmp_path / f"a.{suffix}", samples, 48_000, codec=codec, sample_format=sample_format)
+    report = report_of(whole)
+    assert report.header_s == pytest.approx(20, abs=0.25) and report.lost_s == 0
+    check_duration(report, None)
+    if suffix in ("mp3", "flac"):  # the others tell by what is there
+        cut = report_of(bad_audio.truncated(tmp_path / f"cut.{suffix}", whole, 0.5))
+        assert cut.lost_s == pytest.approx(10, abs=1)
+        with pytest.raises(AudioError, match=r"lasts \d+\.\d s.*20\.\d s as its own header says") as caught:
+            check_duration(cut, None)
+        assert caught.value.reason == "duration_mismatch"
+
+
+def test_a_hole_in_an_ogg_is_told_by_its_last_page(tmp_path: Path) -> None:
+    samples = bad_audio.noise(30, 48_000, level=0.05)
+    whole = bad_audio.write_audio(tmp_path / "a.ogg", samples, 48_000, codec="libopus", sample_format="flt")
+    report = report_of(bad_audio.flipped(tmp_path / "b.ogg", whole, 40))
+    assert report.skipped_packets == 0 and report.lost_s > 2  # FFmpeg drops whole pages without a word
+    with pytest.raises(AudioError, match="as its own header says"):
+        check_duration(report, None)
+
+
+def test_no_length_is_believed_that_is_only_a_guess(minute: Path, tmp_path: Path) -> None:
+    samples = np.concatenate([np.zeros(22_050 * 20, dtype=np.float32), bad_audio.noise(5, 22_050)])
+    assert report_of(bad_audio.vbr_without_header(tmp_path / "vbr.mp3", samples, 22_050)).header_s is None
+    joined = report_of(bad_audio.joined(tmp_path / "joined.mp3", minute, minute))
+    assert joined.header_s is None and joined.duration_s > 119
+    check_duration(joined, None)
+
+
 @pytest.mark.parametrize("announced_s", [60, 58.5, 61.9, None, 0, -1, float("nan")])
 def test_a_small_difference_or_no_announcement_is_accepted(minute: Path, announced_s: float | None) -> None:
     check_duration(report_of(minute), announced_s)
@@ -220,11 +257,33 @@ def test_a_few_bad_packets_are_skipped_and_counted(minute: Path, tmp_path: Path)
 def test_too_many_bad_packets_are_damage_and_the_share_is_the_callers(minute: Path, tmp_path: Path) -> None:
     path = bad_audio.blotted(tmp_path / "blotted.mp3", minute, 0.05, stretch=1024)
     report = report_of(path)
-    share = report.skipped_packets / report.packets
+    share = report.bad_share
+    assert share > report.skipped_packets / report.packets  # FFmpeg joins what it cannot read into few large packets
     assert report_of(path, max_bad_share=share * 1.01).skipped_packets == report.skipped_packets
     with pytest.raises(AudioError, match=f"{report.skipped_packets} of the {report.packets} packets") as caught:
         report_of(path, max_bad_share=share * 0.99)
     assert caught.value.reason == "damaged"
+
+
+@pytest.mark.parametrize("stretch", [256, 1024, 4096, 16_384])
+def test_the_sound_that_damage_cost_is_told_in_seconds(minute: Path, tmp_path: Path, stretch: int) -> None:
+    path = bad_audio.blotted(tmp_path / "blotted.mp3", minute, 0.15, stretch=stretch)
+    report = report_of(path, max_bad_share=1.0)
+    assert report.lost_s > 4 and report.duration_s + report.lost_s == pytest.approx(60, abs=0.5)
+
+
+def test_one_large_hole_is_not_hidden_in_one_bad_packet(minute: Path, tmp_path: Path) -> None:
+    content = bytearray(minute.read_bytes())
+    content[100_000:240_000] = bytes(140_000)  # 29 % of the file
+    path = tmp_path / "hole.mp3"
+    path.write_bytes(content)
+    assert report_of(path, max_bad_share=0.5).skipped_packets < 5
+    assert_refused(path, "damaged", "29% of its content")
+
+
+def test_a_sound_recording_lost_nothing(minute: Path) -> None:
+    report = report_of(minute)
+    assert (report.skipped_packets, report.lost_s, report.bad_share) == (0, 0.0, 0.0)
 
 
 def test_damage_prints_nothing(minute: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

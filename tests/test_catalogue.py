@@ -4,7 +4,9 @@ import copy
 import json
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from speech_mining.errors import CatalogueError, DownloadError
 from speech_mining.records import CATALOGUE, REJECTIONS
 from speech_mining.sources.addresses import AllowedHosts, archive_file
-from speech_mining.sources.catalogue import Catalogue, endpoint_of, fetch_catalogue, page_url
+from speech_mining.sources.catalogue import LibriVoxApi, endpoint_of, fetch_catalogue, page_url
 from speech_mining.sources.client import ClientConfig, PoliteClient
 from speech_mining.sources.languages import MULTILINGUAL, iso_639_3
 from speech_mining.sources.librivox import Parsed, Wanted, parse_books
+from speech_mining.sources.protocol import Catalogue
 from tests.faulty_server import Answer, FaultyServer, faulty_server
 
 FOUR = frozenset({"deu", "eng", "fra", "spa"})
@@ -76,6 +79,9 @@ def test_a_book_becomes_a_row_for_each_section_with_every_field_typed() -> None:
             "listen_url": "https://www.archive.org/download/monte_cristo_librivox/part_1.mp3",
             "url_librivox": "https://librivox.org/the-count/",
             "licence": "Public Domain Mark 1.0",
+            "first_seen": None,
+            "last_changed": None,
+            "file_version": None,
         }
     ]
     assert parsed.rejections.is_empty()
@@ -404,6 +410,56 @@ def test_paging_reads_every_book_also_where_the_total_is_a_multiple_of_the_page(
     assert catalogue.books == count and catalogue.sections.height == count and catalogue.rejections.is_empty()
     assert len(server.requests) == -(-count // 5) + 1
     assert told[-1] == (count, count)
+
+
+NOW = datetime(2026, 11, 21, 12, 30, tzinfo=timezone.utc)
+END = Answer(b'{"error":"Audiobooks could not be found"}', status=404, headers=JSON_TYPE)
+
+
+def asked_of(server: FaultyServer) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(server.requests[0].path).query))
+
+
+def test_a_reading_by_since_asks_for_a_day_more_and_is_not_whole() -> None:
+    with faulty_server() as server, client_of(server) as client:
+        server.at("/api/feed/audiobooks/", Answer(json.dumps({"books": [book()]}).encode()), END)
+        found = LibriVoxApi(client, server.url).read(languages=FOUR, since=NOW, now=NOW)
+    assert asked_of(server)["since"] == str(int((NOW - timedelta(days=1)).timestamp()))
+    assert not found.whole and found.books == 1 and found.timestamps.is_empty()
+
+
+def test_nothing_new_since_is_an_empty_answer() -> None:
+    with faulty_server() as server, client_of(server) as client:
+        server.at("/api/feed/audiobooks/", END)
+        found = fetch_catalogue(client, server.url, languages=FOUR, since=NOW, now=NOW)
+    assert found.books == 0 and found.sections.is_empty() and not found.whole
+
+
+@pytest.mark.parametrize(("query", "whole"), [("", True), ("?author=Goethe", True), ("?since=17", False)])
+def test_an_address_that_asks_by_since_itself_is_not_whole(query: str, whole: bool) -> None:
+    with faulty_server() as server, client_of(server) as client:
+        server.at("/api/feed/audiobooks/", END)
+        found = LibriVoxApi(client, server.url + query).read(languages=FOUR, since=None, now=NOW)
+    assert found.whole is whole and asked_of(server).get("since") == (None if whole else "17")
+
+
+def test_one_title_read_by_different_readers_is_as_many_books() -> None:
+    others = [{"reader_id": "15", "display_name": "Ann"}]
+    parsed = parse(book("47"), book("48", sections=[section("1", readers=others)]))
+    assert parsed.sections.select("audiobook", "title", "readers").rows() == [
+        ("47", "The Count", "Kristin L"),
+        ("48", "The Count", "Ann"),
+    ]
+
+
+def test_a_catalogue_of_the_network_names_no_local_file_whatever_the_client_may_read() -> None:
+    class Everything(AllowedHosts):
+        def refusal(self, url: str) -> str | None:
+            return None
+
+    for url in ("file:///etc/passwd", "FILE:///a.mp3", " file:///a.mp3"):
+        parsed = parse_books([book(sections=[section("1", listen_url=url)])], Wanted(FOUR, Everything()))
+        assert reasons(parsed) == [("47", 1, "forbidden_url")]
 
 
 def test_books_pushed_to_the_next_page_while_it_was_asked_are_passed_over() -> None:

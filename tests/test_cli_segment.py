@@ -170,3 +170,31 @@ def test_the_same_command_writes_the_same_bytes(invoke: Invoke, spoken: Path, tm
     for name in ("a.parquet", "b.parquet"):
         assert invoke(spoken, "--out", tmp_path / name).exit_code == 0
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_picture_is_drawn(invoke: Invoke, spoken: Path, tone: Path, tmp_path: Path) -> None:
+    result = invoke(spoken, tone, "--plot", tmp_path / "new" / "a.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+    assert "tone.wav: sounds like music or noise" in result.stdout and "chapter.mp3: sounds" not in result.stdout
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_read(invoke: Invoke, tmp_path: Path) -> None:
+    assert_told(invoke("absent.mp3", "--plot", "a.jpg"), SpeechMiningError, "ends in .png")
+    many = [tmp_path / f"{number}.mp3" for number in range(21)]
+    assert_told(invoke(*many, "--plot", tmp_path / "a.png"), SpeechMiningError, "draw 21 recordings")
+
+
+def test_the_limits_and_the_detector_are_obeyed(invoke: Invoke, spoken: Path, tmp_path: Path) -> None:
+    counts = {}
+    for words in ((), ("--max-ends", 1), ("--max-per-hour", 600), ("--detector", "energy"), ("--min-silence-ms", 700)):
+        told = json.loads(invoke(spoken, "--json", *words).stdout.splitlines()[-1])["recordings"][0]
+        counts[words[:1]] = told["candidates"], told["left_out"], told["coverage"]
+    assert counts[()][1] == 0 < counts[("--max-ends",)][1]
+    assert counts[("--max-per-hour",)][0] == 5 and counts[("--max-per-hour",)][2] == counts[()][2]
+    assert counts[("--min-silence-ms",)][0] < counts[()][0] != counts[("--detector",)][0] > 10
+
+
+def test_an_unknown_detector_is_told(invoke: Invoke) -> None:
+    assert_told(invoke("absent.mp3", "--detector", "webrtc"), SettingsError, "silero, energy")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 
 from speech_mining.errors import LakeError
 from speech_mining.lake import CURRENT, MANIFEST, STAGING, Lake
+from tests.s3_server import new_bucket, s3_server
 
 SCHEMA = {"a": pl.Int32(), "b": pl.String()}
 
@@ -27,9 +29,17 @@ def _publish(lake: Lake, value: int, *key: str) -> None:
         new.write_array("v.npy", np.arange(value, dtype=np.float16))
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["disk", "s3"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    return Lake(tmp_path if request.param == "disk" else f"memory://{tmp_path.name}-{random.random()}")
+    if request.param == "disk":
+        return Lake(tmp_path)
+    return Lake(new_bucket(request.getfixturevalue("s3")), scratch=tmp_path)
 
 
 def test_what_was_published_is_read_back(lake: Lake) -> None:

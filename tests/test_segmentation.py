@@ -7,15 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resources.settings import SegmentationSettings
+from resources.storage import Storage
 from speech_mining.audio.decode import decoded_blocks, read_waveform
 from speech_mining.errors import AudioError, SettingsError
-from speech_mining.records import REJECTIONS, SEGMENTS, segment_id
+from speech_mining.lake import Lake
+from speech_mining.quality.plots import plot_audiobook, plot_recordings
+from speech_mining.records import CATALOGUE, RECORDINGS, REJECTIONS, SEGMENTS, TIMESTAMPS, segment_id
+from speech_mining.segmentation.audiobook import RUNS, SECTIONS, Recording, segment_audiobook
 from speech_mining.segmentation.candidates import candidate_spans, covered_runs, long_gaps, speech_within
 from speech_mining.segmentation.cut_points import (
     ENERGY_SAMPLES,
@@ -25,7 +31,9 @@ from speech_mining.segmentation.cut_points import (
     quietest_point,
     split_long_runs,
 )
-from speech_mining.segmentation.segmenter import SegmentationConfig, segment_recording
+from speech_mining.segmentation.given_spans import checked_spans, merged_spans, slots, speech_before
+from speech_mining.segmentation.limits import covering_spans, limited_spans, span_pauses
+from speech_mining.segmentation.segmenter import SegmentationConfig, envelope, segment_recording
 from speech_mining.segmentation.voice_activity import (
     FRAME_SAMPLES,
     SileroStream,
@@ -364,6 +372,234 @@ def test_the_vectorised_spans_are_those_of_brute_force(
     assert np.flatnonzero(covered_runs(len(starts), first, last)).tolist() == sorted(held)
 
 
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_pauses_around_spans_are_worked_by_hand() -> None:
+    starts, ends = np.array([10, 50, 60]), np.array([40, 60, 90])
+    before, after = span_pauses(starts, ends, 100, np.array([0, 0, 1]), np.array([0, 2, 1]))
+    # the ends of the recording count as 100; the second run was cut from the third
+    assert (before.tolist(), after.tolist()) == ([100, 100, 10], [10, 100, 0])
+
+
+def test_the_spans_between_the_longest_silences_are_kept() -> None:
+    first, last = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 2, 2])
+    pauses = np.array([9, 9, 5, 5, 1]), np.array([5, 1, 1, 9, 9])
+    kept = limited_spans(first, last, pauses, max_ends=None, most=3)
+    # (0, 1) and (1, 2) cover everything with the fewest spans; of the rest (0, 0) has the longest silences
+    assert list(zip(first[kept].tolist(), last[kept].tolist(), strict=True)) == [(0, 0), (0, 1), (1, 2)]
+    kept = limited_spans(first, last, pauses, max_ends=1, most=None)
+    assert list(zip(first[kept].tolist(), last[kept].tolist(), strict=True)) == [(0, 1), (1, 2), (2, 2)]
+
+
+def test_no_spans_stay_none() -> None:
+    none = np.empty(0, dtype=np.int64)
+    assert limited_spans(none, none, (none, none), max_ends=1, most=1).shape == covering_spans(none, none).shape == (0,)
+
+
+span_sets = st.sets(st.tuples(st.integers(0, 12), st.integers(0, 6)), max_size=40).map(
+    lambda spans: np.array(sorted((first, first + more) for first, more in spans), dtype=np.int64).reshape(-1, 2)
+)
+
+
+def held_by(spans: np.ndarray) -> set[int]:
+    return {run for first, last in spans.tolist() for run in range(first, last + 1)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(spans=span_sets)
+def test_a_cover_holds_what_all_spans_hold_and_loses_it_without_any_of_its_spans(spans: np.ndarray) -> None:
+    chosen = covering_spans(spans[:, 0], spans[:, 1])
+    assert held_by(spans[chosen]) == held_by(spans)
+    assert len(set(spans[chosen, 0].tolist())) == len(chosen)
+    for place in range(len(chosen)):
+        assert held_by(np.delete(spans[chosen], place, axis=0)) != held_by(spans)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    spans=span_sets,
+    seed=st.integers(0, 99),
+    max_ends=st.none() | st.integers(1, 4),
+    most=st.none() | st.integers(1, 30),
+)
+def test_limits_are_kept_and_no_speech_is_lost(
+    spans: np.ndarray, seed: int, max_ends: int | None, most: int | None
+) -> None:
+    rng = np.random.default_rng(seed)
+    first, last = spans.T
+    gaps = rng.integers(0, 5, (2, len(spans)))
+    kept = limited_spans(first, last, (gaps[0], gaps[1]), max_ends=max_ends, most=most)
+    assert held_by(spans[kept]) == held_by(spans)
+    if max_ends is not None:
+        assert np.bincount(first[kept], minlength=1).max() <= max_ends
+    if most is not None:
+        assert kept.sum() <= max(most, len(covering_spans(first, last)))
+    if max_ends is None and most is None:
+        assert kept.all()
+
+
+def test_a_limited_recording_keeps_its_coverage_and_counts_what_it_left_out(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    path = bad_audio.write_audio(tmp_path / "narration.mp3", narration[0], SECOND)
+    full = segment_recording(path, audiobook="n", section=1)
+    for config in (SegmentationConfig(max_per_hour=1_000), SegmentationConfig(max_ends=2)):
+        few = segment_recording(path, audiobook="n", section=1, config=config)
+        assert few.report.coverage == full.report.coverage
+        assert few.report.candidates + few.report.left_out == full.report.candidates and few.report.left_out > 10
+        assert set(few.segments["segment_id"]) < set(full.segments["segment_id"])
+        assert_sound(few.segments, read_waveform(path), config)
+    hours = full.report.duration_s / 3600
+    few = segment_recording(path, audiobook="n", section=1, config=SegmentationConfig(max_per_hour=1_000))
+    assert few.report.candidates == math.ceil(1_000 * hours)
+
+
+# --- spans that a user brings -----------------------------------------------------------------------------------------
+
+
+def test_spans_are_held_against_the_recording_with_both_figures() -> None:
+    spans = [(0, 100), (50, 90), (90, 50), (-1, 5), (10, 101), (None, 5), (50, 90), (7, 7)]
+    starts, ends, refused = checked_spans(spans, 100)
+    assert (starts.tolist(), ends.tolist()) == ([0, 50], [100, 90])
+    assert [(span.start, span.end, span.reason) for span in refused] == [
+        (90, 50, "malformed"), (-1, 5, "out_of_range"), (10, 101, "out_of_range"), (None, 5, "malformed"),
+        (50, 90, "malformed"), (7, 7, "malformed"),
+    ]  # fmt: skip
+    assert "10 to 101" in refused[2].detail and "100 samples" in refused[2].detail
+    assert "twice" in refused[4].detail
+
+
+@settings(max_examples=200, deadline=None)
+@given(spans=st.sets(st.tuples(st.integers(0, 40), st.integers(1, 30)), max_size=12))
+def test_spans_share_a_slot_exactly_where_they_share_a_sample(spans: set[tuple[int, int]]) -> None:
+    starts, ends, refused = checked_spans([(start, start + length) for start, length in spans], 1_000)
+    boundaries, first, last = slots(starts, ends)
+    assert not refused and boundaries[first].tolist() == starts.tolist()
+    for a in range(len(starts)):
+        assert first[a] <= last[a] and boundaries[last[a] + 1] == ends[a]
+        for b in range(len(starts)):
+            samples = starts[a] < ends[b] and starts[b] < ends[a]
+            assert samples == (first[a] <= last[b] and first[b] <= last[a])
+    merged = zip(*merged_spans(starts, ends), strict=True)
+    union = {sample for start, end in merged for sample in range(start, end)}
+    assert union == {sample for start, end in zip(starts, ends, strict=True) for sample in range(start, end)}
+
+
+def test_speech_before_a_place_is_worked_by_hand() -> None:
+    starts, ends = np.array([10, 30]), np.array([20, 50])
+    assert speech_before(starts, ends, np.array([0, 10, 15, 25, 40, 99])).tolist() == [0, 0, 5, 10, 20, 30]
+    none = np.empty(0, dtype=np.int64)
+    assert speech_before(none, none, np.array([5])).tolist() == [0]
+
+
+def timestamps(*rows: tuple[str, int, int | None, int | None]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict(TIMESTAMPS), orient="row")
+
+
+def test_given_spans_become_segments_as_they_are(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    waveform = narration[0]
+    path = bad_audio.write_audio(tmp_path / "narration.flac", waveform, SECOND, codec="flac", sample_format="s16")
+    samples = len(read_waveform(path))
+    brought = timestamps(("7", 1, 16_000, 400_001), ("7", 1, 8_003, 24_000), ("7", 1, 0, samples + 1),
+                         ("8", 1, 0, 100), ("7", 3, 0, 100))  # fmt: skip
+    found = segment_audiobook("7", [Recording(1, path, None), Recording(2, path, None)], given=brought)
+    mine = found.segments.filter(section=1)
+    assert mine.select("start_sample", "end_sample").rows() == [(8_003, 24_000), (16_000, 400_001)]
+    assert mine.select("first_run", "last_run").rows() == [(0, 1), (1, 2)]
+    assert found.runs.filter(section=1).select("start_sample", "end_sample").rows() == [
+        (8_003, 16_000), (16_000, 24_000), (24_000, 400_001),
+    ]  # fmt: skip
+    assert (mine["end_sample"] - mine["start_sample"]).max() > 20 * SECOND  # of whatever length
+    assert found.rejections.select("section", "reason").rows() == [(3, "not_found"), (1, "out_of_range")]
+    assert f"{samples} samples" in found.rejections["detail"][1]
+    assert found.sections["given"].to_list() == [True, False]
+    assert found.segments.filter(section=2).height > 30  # nothing is given of it: cut between silences
+    assert 0 < found.sections["coverage"][0] < 1 == round(found.sections["coverage"][1], 2)
+    spoken = mine["coverage"].to_list()
+    assert all(0 < share <= 1 for share in spoken)
+
+
+# --- audiobooks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_of_another_length_is_rejected_with_both_figures_and_counted(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    path = bad_audio.write_audio(tmp_path / "narration.mp3", narration[0], SECOND)
+    seconds = len(narration[0]) // SECOND
+    recordings = [Recording(n, path, announced) for n, announced in enumerate((seconds, 2 * seconds, 5, None), start=1)]
+    found = segment_audiobook("7", recordings)
+    assert found.rejections.select("section", "reason").rows() == [(2, "duration_mismatch"), (3, "duration_mismatch")]
+    assert found.sections["rejected"].to_list() == [False, True, True, False]
+    for row in found.sections.filter(rejected=True).iter_rows(named=True):
+        assert row["candidates"] == 0 and row["coverage"] == 0
+        detail = found.rejections.filter(section=row["section"])["detail"][0]
+        assert f"{row['duration_s']:.1f} s" in detail and f"{row['announced_s']}.0 s" in detail
+    assert found.segments["section"].unique().sort().to_list() == [1, 4]
+    assert dict(found.sections.schema) == dict(SECTIONS) and dict(found.runs.schema) == dict(RUNS)
+
+
+def test_segments_begin_and_end_where_their_runs_are_cut(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    path = bad_audio.write_audio(tmp_path / "narration.mp3", narration[0], SECOND)
+    found = segment_audiobook("7", [Recording(1, path, None)])
+    runs = found.runs.select("run", "before_sample", "after_sample")
+    joined = found.segments.join(runs, left_on="first_run", right_on="run").join(
+        runs, left_on="last_run", right_on="run", suffix="_of_last"
+    )
+    assert joined.height == found.segments.height > 30
+    assert (joined["start_sample"] == joined["before_sample"]).all()
+    assert (joined["end_sample"] == joined["after_sample_of_last"]).all()
+
+
+def test_no_recordings_are_empty_tables() -> None:
+    found = segment_audiobook("7", [])
+    assert all(frame.is_empty() for frame in (found.segments, found.rejections, found.sections, found.runs))
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_an_envelope_keeps_the_loudest_of_each_stretch() -> None:
+    energies = np.zeros(3_000, dtype=np.float32)
+    energies[1_234] = ENERGY_SAMPLES * 0.25
+    drawn = envelope(energies, 1_000)
+    assert len(drawn) == 1_000 and drawn[1_234 // 3] == 0.5 and np.count_nonzero(drawn) == 1
+    assert envelope(np.empty(0, dtype=np.float32)).shape == (0,)
+
+
+def test_a_book_of_a_hundred_sections_is_drawn_small_and_the_same_each_time(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    path = bad_audio.write_audio(tmp_path / "narration.mp3", narration[0], SECOND)
+    found = segment_audiobook("7", [Recording(1, path, None)])
+    tables = [
+        pl.concat([table.with_columns(section=pl.lit(n, pl.Int32)) for n in range(1, 101)])
+        for table in (found.sections, found.runs, found.segments)
+    ]
+    drawn = plot_audiobook(*tables, title="a book")
+    assert drawn.startswith(PNG) and len(drawn) < 60_000 and drawn == plot_audiobook(*tables, title="a book")
+    uncovered = plot_audiobook(found.sections, found.runs, found.segments.clear())
+    assert uncovered != plot_audiobook(found.sections, found.runs, found.segments)
+    assert uncovered != plot_audiobook(found.sections, found.runs.clear(), found.segments.clear())
+    assert plot_audiobook(*(table.clear() for table in tables)).startswith(PNG)
+
+
+def test_recordings_are_drawn_with_and_without_speech(
+    narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path
+) -> None:
+    spoken = bad_audio.write_audio(tmp_path / "narration.mp3", narration[0], SECOND)
+    tone = bad_audio.write_wav(tmp_path / "tone.wav", bad_audio.tone(0.01, SECOND), SECOND)
+    found = {path.name: segment_recording(path, audiobook="a", section=1) for path in (spoken, tone)}
+    assert plot_recordings(found).startswith(PNG)
+
+
 # --- recordings -------------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +758,8 @@ def test_progress_rises_to_the_whole_file(tmp_path: Path) -> None:
         ({"max_pad_ms": -1}, "max_pad_ms is -1"),
         ({"max_pad_ms": 6_000}, "a quarter of the longest"),
         ({"max_gap_ms": -1}, "max_gap_ms is -1"),
+        ({"max_per_hour": 0}, "max_per_hour is 0"),
+        ({"max_ends": -1}, "max_ends is -1"),
         ({"max_bad_share": 1.5}, "max_bad_share is 1.5"),
     ],
 )
@@ -545,6 +783,92 @@ def test_memory_stays_flat_over_a_long_recording(tmp_path: Path) -> None:
     first, last = map(int, done.stdout.split())
     assert last - first < 20_000  # KiB; the waveform alone would be 77 MB
     assert last < 350_000
+
+
+# --- the layer --------------------------------------------------------------------------------------------------------
+
+
+def blank(schema: Any, **values: object) -> pl.DataFrame:
+    """One row of a table, null where nothing is said."""
+    return pl.DataFrame([{name: values.get(name) for name in schema}], schema=dict(schema))
+
+
+def materialised(lake: Lake, book: str, settings_of_it: SegmentationSettings) -> dict[str, dg.MetadataValue[Any]]:
+    """Segment a book through the asset itself; its metadata."""
+    from s2s_assets.segments import segments
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("audiobooks_eng", [book])
+        done = dg.materialize(
+            [segments("eng", settings_of_it)],
+            instance=instance,
+            partition_key=book,
+            resources={"storage": Storage(url=str(lake.root), scratch=str(lake.root / "scratch"))},
+        )
+        (event,) = done.get_asset_materialization_events()
+        return dict(event.materialization.metadata)
+
+
+@pytest.fixture
+def lake(narration: tuple[np.ndarray, list[tuple[int, int]]], tmp_path: Path) -> Lake:
+    """Book 7 in English, one recording; and in the catalogue a French section of the same book."""
+    found = Lake(tmp_path / "lake")
+    with found.replace("raw_audio", "eng", "7") as new:
+        bad_audio.write_audio(new.path("a.mp3"), narration[0], SECOND)
+        row = blank(RECORDINGS, audiobook="7", section=1, language="eng", file="a.mp3")
+        new.write_table("recordings.parquet", row, RECORDINGS)
+    return found
+
+
+def test_the_layer_holds_its_tables_its_parameters_and_a_picture(lake: Lake) -> None:
+    told = materialised(lake, "7", SegmentationSettings(max_ends=2))
+    made = lake.partition("segments", "eng", "7")
+    assert set(made.files) == {
+        "segments.parquet", "rejections.parquet", "sections.parquet", "runs.parquet", "segmentation.json",
+    }  # fmt: skip
+    written = made.read_json("segmentation.json")
+    assert written["parameters"]["max_ends"] == 2 and written["parameters"]["voice_activity"]["detector"] == "silero"
+    assert "data:image/png;base64," in str(told["plot"].value) and len(str(told["plot"].value)) < 80_000
+    assert told["profiles"].value == {"speech": 1} and told["left_out_by_limits"].value > 10
+    before = made.data_version
+    materialised(lake, "7", SegmentationSettings(max_ends=2))
+    assert lake.partition("segments", "eng", "7").data_version == before
+    materialised(lake, "7", SegmentationSettings(max_ends=3))
+    assert lake.partition("segments", "eng", "7").data_version != before
+
+
+def test_spans_that_the_catalogue_brings_are_used_and_those_of_other_languages_are_not(lake: Lake) -> None:
+    brought = timestamps(("7", 1, 0, 5 * SECOND), ("7", 2, 0, SECOND), ("9", 1, 0, SECOND))
+    with lake.replace("catalogue") as new:
+        known = pl.concat([
+            blank(CATALOGUE, audiobook="7", section=1, language="eng"),
+            blank(CATALOGUE, audiobook="7", section=2, language="fra"),
+        ])  # fmt: skip
+        new.write_table("catalogue.parquet", known, CATALOGUE)
+        new.write_table("timestamps.parquet", brought, TIMESTAMPS)
+    materialised(lake, "7", SegmentationSettings())
+    made = lake.partition("segments", "eng", "7")
+    spans = made.read_table("segments.parquet", SEGMENTS).select("section", "start_sample", "end_sample")
+    assert spans.rows() == [(1, 0, 5 * SECOND)]
+    assert made.read_table("rejections.parquet", REJECTIONS).is_empty()
+
+
+def test_sections_that_are_no_speech_are_named_by_a_warning(lake: Lake) -> None:
+    from s2s_assets.segments import sounds_like_speech
+
+    check = sounds_like_speech("eng")
+    materialised(lake, "7", SegmentationSettings())
+    assert check(Storage(url=str(lake.root), scratch="")).passed
+    with lake.replace("raw_audio", "eng", "8") as new:
+        bad_audio.write_audio(new.path("a.mp3"), bad_audio.tone(10, SECOND), SECOND)
+        row = blank(RECORDINGS, audiobook="8", section=4, language="eng", file="a.mp3")
+        new.write_table("recordings.parquet", row, RECORDINGS)
+    materialised(lake, "8", SegmentationSettings())
+    result = check(Storage(url=str(lake.root), scratch=""))
+    assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
+    (offending,) = result.metadata["offending_rows"].records
+    assert (offending.data["audiobook"], offending.data["section"], offending.data["profile"]) == (
+        "8", 4, "music_or_noise")  # fmt: skip
 
 
 # --- real speech ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ _SUFFIXES = frozenset(
     ".mp3 .mp2 .wav .w64 .flac .ogg .oga .opus .m4a .m4b .mp4 .aac .webm .mka .wma .aif .aiff .caf .amr .wv".split()
 )
 _SHOWN_ROWS = 10
+_MOST_DRAWN = 20
 
 
 def segment(
@@ -38,9 +39,29 @@ def segment(
         int | None,
         typer.Option("--max-gap-ms", help="Longest silence inside a segment, in ms.", show_default="no limit"),
     ] = None,
+    max_per_hour: Annotated[
+        int | None,
+        typer.Option(
+            "--max-per-hour", help="Most segments an hour, those between the longest silences.", show_default="no limit"
+        ),
+    ] = None,
+    max_ends: Annotated[
+        int | None,
+        typer.Option("--max-ends", help="Most segments that begin at one place.", show_default="no limit"),
+    ] = None,
+    min_silence_ms: Annotated[
+        int, typer.Option("--min-silence-ms", help="Shortest pause that counts as a silence, in ms.")
+    ] = 100,
+    detector: Annotated[
+        str, typer.Option("--detector", help="Who hears speech: 'silero' (a model) or 'energy' (loudness, quicker).")
+    ] = "silero",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Write every segment to FILE.tsv or FILE.parquet.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw waveform, speech runs and cut points to FILE.png.", show_default=False),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as one line of JSON instead of tables.")
@@ -59,19 +80,29 @@ def segment(
 
       s2s segment audiobook/ --min-s 2 --max-s 12 --max-gap-ms 1000 --out segments.tsv
 
-      s2s segment chapter01.mp3 --json
+      s2s segment audiobook/ --max-per-hour 2000 --detector energy --json
+
+      s2s segment chapter01.mp3 --plot chapter01.png
     """
     from speech_mining.segmentation.segmenter import SegmentationConfig
+    from speech_mining.segmentation.voice_activity import VoiceActivity
 
-    config = SegmentationConfig(min_s=min_s, max_s=max_s, max_gap_ms=max_gap_ms)
+    activity = VoiceActivity(min_silence_ms=min_silence_ms, detector=detector)  # type: ignore[arg-type]  # it checks
+    config = SegmentationConfig(
+        min_s, max_s, max_gap_ms, max_per_hour=max_per_hour, max_ends=max_ends, voice_activity=activity
+    )
+    paths = _recordings(audio) if plot else []
     _check_out(out)
-    found, failed = _segment_all(_recordings(audio), config)
+    _check_plot(plot, len(paths))
+    found, failed = _segment_all(paths or _recordings(audio), config)
     if out:
         _write(_joined(found), out)
+    if plot:
+        _draw(found, plot)
     if as_json:
         typer.echo(json.dumps(_figures(found, failed, out)))
     else:
-        _show(found, out)
+        _show(found, out, plot)
 
 
 def _check_out(out: Path | None) -> None:
@@ -87,6 +118,21 @@ def _check_out(out: Path | None) -> None:
         )
     if out.is_dir():
         raise SpeechMiningError(f"--out {out} is a folder.", expected="a file", fix="name a file inside it")
+
+
+def _check_plot(plot: Path | None, recordings: int) -> None:
+    from speech_mining.errors import SpeechMiningError
+
+    if plot is None:
+        return
+    if plot.suffix != ".png" or plot.is_dir():
+        raise SpeechMiningError(f"--plot {plot} is no name of a picture.", expected="a file that ends in .png")
+    if recordings > _MOST_DRAWN:
+        raise SpeechMiningError(
+            f"--plot would draw {recordings} recordings.",
+            expected=f"at most {_MOST_DRAWN}, one below the other",
+            fix="name the recordings that you want to see",
+        )
 
 
 def _recordings(audio: list[Path]) -> list[Path]:
@@ -166,6 +212,14 @@ def _write(segments: pl.DataFrame, out: Path) -> None:
             segments.write_csv(part, separator="\t", float_precision=4)
 
 
+def _draw(found: dict[Path, SegmentedRecording], plot: Path) -> None:
+    from speech_mining.atomic import replacing
+    from speech_mining.quality.plots import plot_recordings
+
+    with replacing(plot) as part:
+        part.write_bytes(plot_recordings({path.name: recording for path, recording in found.items()}))
+
+
 def _figures(
     found: dict[Path, SegmentedRecording], failed: dict[Path, AudioError], out: Path | None
 ) -> dict[str, object]:
@@ -179,7 +233,7 @@ def _figures(
     }
 
 
-def _show(found: dict[Path, SegmentedRecording], out: Path | None) -> None:
+def _show(found: dict[Path, SegmentedRecording], out: Path | None, plot: Path | None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
@@ -188,7 +242,13 @@ def _show(found: dict[Path, SegmentedRecording], out: Path | None) -> None:
     for recording in found.values():
         for row in recording.rejections.iter_rows(named=True):
             console.print(f"[yellow]{escape(row['audiobook'])}:[/] {row['reason']}, {row['detail']}", highlight=False)
+    for path, recording in found.items():
+        if recording.report.profile != "speech":
+            sounds = recording.report.profile.replace("_", " ")
+            console.print(f"[yellow]{escape(path.name)}:[/] sounds like {sounds}", highlight=False)
     segments = _joined(found)
+    if plot:
+        console.print(f"drawn to {escape(str(plot))}", highlight=False, soft_wrap=True)
     if out:
         console.print(f"{len(segments)} segments written to {escape(str(out))}", highlight=False, soft_wrap=True)
     elif len(segments):
@@ -202,7 +262,7 @@ def _show_figures(reports: dict[str, SegmentationReport], console: Console) -> N
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("file", overflow="fold", min_width=14)
-    for heading in ("length", "speech", "runs", "split", "segments", "coverage", "bad"):
+    for heading in ("length", "speech", "runs", "split", "segments", "coverage", "lost"):
         table.add_column(heading, justify="right")
     for name, report in reports.items():
         table.add_row(
@@ -213,7 +273,7 @@ def _show_figures(reports: dict[str, SegmentationReport], console: Console) -> N
             str(report.resplit_runs),
             str(report.candidates),
             f"{report.coverage:.1%}",
-            str(report.decoding.skipped_packets),
+            f"{report.decoding.lost_s:.1f} s",
         )
     console.print(table)
 

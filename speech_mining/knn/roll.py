@@ -18,7 +18,7 @@ import polars as pl
 from speech_mining.errors import EmbeddingError, LakeError
 from speech_mining.knn.vectors import Stack
 from speech_mining.lake import Lake
-from speech_mining.records import SEGMENTS, Schema, conform
+from speech_mining.records import SEGMENTS, Schema, audiobook_order, conform
 
 ROLL: Schema = {
     "block": pl.Int32(),
@@ -87,9 +87,7 @@ def call_the_roll(blocks: Sequence[Block], dimension: int = 0) -> Roll:
     Raises:
         EmbeddingError: blocks come from different encoders, or a block's rows and vectors differ in number.
     """
-    ordered = sorted(
-        blocks, key=lambda block: (int(block.audiobook) if block.audiobook.isdigit() else 0, block.audiobook)
-    )
+    ordered = sorted(blocks, key=lambda block: audiobook_order(block.audiobook))
     encoders = sorted({block.encoder for block in ordered})
     if len(encoders) > 1:
         raise EmbeddingError(

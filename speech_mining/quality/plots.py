@@ -1,4 +1,4 @@
-"""Pictures of a corpus: hours by threshold, scores, similarity, coverage.
+"""Pictures of a corpus and of recordings: hours by threshold, scores, similarity, coverage, waveforms with their cuts.
 
 What belongs here turns figures into the bytes of a PNG, the same bytes for the same figures, small enough to live in
 an asset's metadata. Where the figures come from is in `hours` and `checks`.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from speech_mining.records import SAMPLE_RATE_HZ
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from speech_mining.segmentation.segmenter import SegmentedRecording
 
 VERSION = "1"
 
@@ -25,6 +29,12 @@ _INK, _GRID = "#333333", "#e4e4e4"
 # readable apart in print and by colour-blind eyes
 _COLOURS = {"sum": "#9aa5b1", "union": "#2f7fb8", "postprocessed": "#d1495b"}
 _NAMES = {"sum": "sum", "union": "union", "postprocessed": "post-processed"}
+
+_SPEECH, _LOST = "#cfe3f1", "#d1495b"
+_MOST_CUTS = 400  # lines that a picture 1 100 pixels wide still shows apart
+# As many as keep a book of 100 sections below 60 kB.
+_BOOK_CELLS, _MOST_BINS = 20_000, 360
+_DEPTHS = (0, 1, 4, 16, 64)
 
 
 def plot_hours(hours: pl.DataFrame, threshold: float, title: str = "") -> bytes:
@@ -84,6 +94,103 @@ def plot_coverage(labels: Sequence[str], shares: Sequence[float], title: str = "
     named = places if len(labels) <= 40 else places[:0]
     axes.set_xticks(named, [labels[place] for place in named], rotation=60, ha="right", fontsize=7)
     return _png(figure)
+
+
+def plot_recordings(recordings: Mapping[str, SegmentedRecording]) -> bytes:
+    """Waveforms, one below the other: runs of speech shaded, a line at every cut point.
+
+    Of a recording with more than 400 cuts only the shading is drawn.
+
+    Args:
+        recordings: name → what `segment_recording` found; at least one.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.5 + 1.9 * len(recordings)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(recordings), squeeze=False)[:, 0]
+    for axes, (name, found) in zip(panels, recordings.items(), strict=True):
+        _waveform(axes, name, found)
+    panels[-1].set_xlabel("seconds", color=_INK)
+    return _png(figure)
+
+
+def _waveform(axes: Axes, name: str, found: SegmentedRecording) -> None:
+    report, runs = found.report, found.runs
+    loudest = max(float(found.envelope.max(initial=0)), 1e-6)
+    spans = np.stack([runs.starts, runs.ends - runs.starts], axis=1) / SAMPLE_RATE_HZ
+    axes.broken_barh(spans.tolist(), (-loudest, 2 * loudest), color=_SPEECH, linewidth=0)
+    places = np.linspace(0, report.duration_s, len(found.envelope), endpoint=False)
+    axes.fill_between(places, -found.envelope, found.envelope, color=_INK, linewidth=0)
+    cuts = np.unique(np.concatenate([runs.before, runs.after])) / SAMPLE_RATE_HZ
+    if len(cuts) <= _MOST_CUTS:
+        axes.vlines(cuts, -loudest, loudest, color=_LOST, linewidth=0.7)
+    axes.set(xlim=(0, report.duration_s or 1), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
+    told = f"{len(runs)} runs, {report.candidates} segments, {report.coverage:.1%} of the speech covered"
+    axes.set_title(f"{name}: {told}", fontsize=9, loc="left", color=_INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def plot_audiobook(sections: pl.DataFrame, runs: pl.DataFrame, segments: pl.DataFrame, title: str = "") -> bytes:
+    """A book at a glance: a row a section, blue where segments lie (the darker, the more), red where speech is in none.
+
+    Args:
+        sections: `speech_mining.segmentation.audiobook.SECTIONS`.
+        runs: `speech_mining.segmentation.audiobook.RUNS`.
+        segments: `speech_mining.records.SEGMENTS`.
+        title: such as the book's id.
+
+    Returns:
+        A PNG.
+    """
+    figure, axes = _canvas(title, "minutes", "section")
+    figure.set_size_inches(9, float(np.clip(1.2 + 0.24 * sections.height, 2, 9)))
+    longest_s = float(sections["duration_s"].max() or 1) if sections.height else 1.0  # type: ignore[arg-type]
+    bins = int(np.clip(_BOOK_CELLS // max(sections.height, 1), 60, _MOST_BINS))
+    places = ((np.arange(bins) + 0.5) * longest_s / bins * SAMPLE_RATE_HZ).astype(np.int64)
+    image = np.ones((max(sections.height, 1), bins, 3))
+    for row, (section, duration_s) in enumerate(sections.select("section", "duration_s").iter_rows()):
+        of_section = pl.col("section") == section
+        strip = _strip(places, runs.filter(of_section), segments.filter(of_section))
+        within = places < duration_s * SAMPLE_RATE_HZ
+        image[row, within] = strip[within]
+    axes.imshow(image, aspect="auto", interpolation="nearest", extent=(0, longest_s / 60, len(image) - 0.5, -0.5))
+    _name_sections(axes, sections)
+    axes.grid(visible=False)
+    return _png(figure)
+
+
+def _strip(places: npt.NDArray[np.int64], runs: pl.DataFrame, segments: pl.DataFrame) -> npt.NDArray[np.float64]:
+    """Colour of each place: (places, 3), 0 to 1."""
+    from matplotlib.colors import to_rgb
+
+    speech, depth = _depth(places, runs), _depth(places, segments)
+    pale, full = np.array(to_rgb(_SPEECH)), np.array(to_rgb("#0b3c5d"))
+    shade = (np.searchsorted(_DEPTHS, depth, side="left") / len(_DEPTHS))[:, None]
+    strip = np.where(depth[:, None] > 0, pale + shade * (full - pale), np.array(to_rgb(_GRID)))
+    strip[(speech > 0) & (depth == 0)] = to_rgb(_LOST)
+    return strip
+
+
+def _depth(places: npt.NDArray[np.int64], spans: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """How many spans hold each place."""
+    starts, ends = (spans[name].sort().to_numpy() for name in ("start_sample", "end_sample"))
+    begun = np.searchsorted(starts, places, side="right")
+    return np.asarray(begun - np.searchsorted(ends, places, side="right"), dtype=np.int64)
+
+
+def _name_sections(axes: Axes, sections: pl.DataFrame) -> None:
+    step = max(-(-sections.height // 40), 1)
+    named = range(0, sections.height, step)
+    shown = sections.select("section", "coverage").rows()
+    axes.set_yticks(list(named), [str(shown[row][0]) for row in named], fontsize=7)
+    for row in named:
+        place = axes.get_yaxis_transform()
+        axes.annotate(f" {shown[row][1]:.0%}", (1, row), xycoords=place, va="center", fontsize=7, color=_INK)
 
 
 def as_markdown_image(png: bytes, alt: str = "plot") -> str:

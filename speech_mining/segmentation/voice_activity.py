@@ -1,7 +1,8 @@
 """Where somebody speaks: Silero's voice activity model, streamed, and speech runs from its probabilities.
 
-What belongs here is samples -> probability of speech per 32 ms -> runs of speech. Where a run is *cut* belongs to
-`cut_points`, which spans become candidates to `candidates`.
+What belongs here is samples -> probability of speech per 32 ms -> runs of speech, and the choice of a detector; the one
+without a model is `energy_detector`. Where a run is *cut* belongs to `cut_points`, which spans become candidates to
+`candidates`.
 
 The model is the sequence ONNX file that the silero-vad wheel carries, run with its state handed from block to block:
 memory stays flat. The wheel's Python is not imported, because it imports torch (4 s and 200 MB for each process); the
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,20 @@ _STATE_SHAPE = (1, 1, 128)
 _HYSTERESIS = 0.15
 _MODEL_FILE = "silero_vad_16k_sequence.onnx"
 
+Detector = Literal["silero", "energy"]
+
+
+class SpeechDetector(Protocol):
+    """Samples in, probabilities of speech out: one for each `FRAME_SAMPLES`, in order."""
+
+    def __call__(self, block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Take in a block of whole frames (the last may be cut); float32, what is known of the frames so far."""
+        ...
+
+    def rest(self) -> npt.NDArray[np.float32]:
+        """What was not known before the recording ended: float32."""
+        ...
+
 
 @dataclass(frozen=True)
 class VoiceActivity:
@@ -46,8 +61,15 @@ class VoiceActivity:
     pad_ms: int = 0
     """Speech is extended by this on either side, at most to the middle of a silence. Cut points already lie in the
     silence, so that 0 is right unless word edges turn out to be missing."""
+    detector: Detector = "silero"
+    """Where probabilities come from: Silero's model, or the level over a tracked noise floor (quicker, and deaf to the
+    difference between a voice and any other sound)."""
 
     def __post_init__(self) -> None:
+        if self.detector not in get_args(Detector):
+            raise SettingsError(
+                f"There is no speech detector {self.detector!r}.", expected=f"one of {', '.join(get_args(Detector))}"
+            )
         if not 0 < self.threshold < 1:
             raise SettingsError(f"The speech threshold is {self.threshold}.", expected="a probability between 0 and 1")
         for name in ("min_silence_ms", "min_speech_ms", "pad_ms"):
@@ -99,12 +121,25 @@ class SileroStream:
         probabilities, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
         return np.asarray(probabilities, dtype=np.float32).reshape(-1)
 
+    def rest(self) -> npt.NDArray[np.float32]:
+        """Nothing: the model knows a frame as soon as it has heard it."""
+        return np.empty(0, dtype=np.float32)
 
-def speech_probabilities(blocks: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+
+def open_detector(name: Detector) -> SpeechDetector:
+    """A detector at the beginning of a recording."""
+    from speech_mining.segmentation.energy_detector import EnergyStream
+
+    return EnergyStream() if name == "energy" else SileroStream()
+
+
+def speech_probabilities(
+    blocks: Iterable[npt.NDArray[np.float32]], detector: Detector = "silero"
+) -> npt.NDArray[np.float32]:
     """Probabilities of a whole recording: float32 (frames,); see `SileroStream` for what a block is."""
-    stream = SileroStream()
+    stream = open_detector(detector)
     found = [stream(block) for block in blocks]
-    return np.concatenate(found) if found else np.empty(0, dtype=np.float32)
+    return np.concatenate([*found, stream.rest()])
 
 
 def speech_runs(

@@ -6,10 +6,12 @@ others write, so it is read strictly: what two parsers could read in two ways is
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 PUBLIC_HOSTS = ("librivox.org", "archive.org")
 ARCHIVE = "https://archive.org"
@@ -27,15 +29,20 @@ class AllowedHosts:
 
     `public` hosts count with their subdomains, on the ports of http and https only, and must not lead to a private
     address. `configured` ones are those an operator named for a reason ("mirror.lan", "127.0.0.1:8080"): they count
-    exactly as written, with their port, and may be private or loopback.
+    exactly as written, with their port, and may be private or loopback. `local_files` lets `file:///…` name a
+    recording: for a catalogue that lies on this machine, never for one that others write.
     """
 
     public: frozenset[str] = frozenset(PUBLIC_HOSTS)
     configured: frozenset[str] = frozenset()
+    local_files: bool = False
 
     def refusal(self, url: str) -> str | None:
         """Why `url` must not be asked, in words; None when it may be."""
         try:
+            if self.local_files and is_file_url(url):
+                local_file(url)
+                return None
             parts, port = split_url(url)
         except ValueError as problem:
             return str(problem)
@@ -67,6 +74,35 @@ def hosts_of(urls: Iterable[str]) -> frozenset[str]:
     """
     split = [split_url(url) for url in urls]
     return frozenset(host_and_port(parts.scheme, parts.hostname or "", port) for parts, port in split)
+
+
+def is_local(address: str) -> bool:
+    """Whether a catalogue's address is a path of this machine, or a `file:///…` address, and not a server."""
+    return is_file_url(address) or "://" not in address
+
+
+def is_file_url(url: str) -> bool:
+    """Whether an address is of the scheme `file`, whatever follows."""
+    return url[:5].lower() == "file:"
+
+
+def local_file(url: str) -> Path:
+    """The path that `file:///path` names.
+
+    Raises:
+        ValueError: it is not an absolute path of this machine, or has parts that two parsers could read in two ways.
+    """
+    if len(url) > _LONGEST_URL or not url.isprintable():
+        raise ValueError("the address is too long or holds control characters")
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise ValueError("the address is not a file of this machine (file:///path)")
+    path = os.fsdecode(unquote_to_bytes(parts.path))
+    if parts.query or parts.fragment or "\0" in path or not path.startswith("/"):
+        raise ValueError("the path is not absolute, or its ? and # are not written as %3F and %23")
+    if any(segment in (".", "..") for segment in path.split("/")):
+        raise ValueError("the path tries to leave its place")
+    return Path(path)
 
 
 def split_url(url: str) -> tuple[SplitResult, int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlunsplit
 
@@ -15,9 +17,11 @@ import polars as pl
 
 from speech_mining.errors import CatalogueError, DownloadError
 from speech_mining.progress import Progress, silent
+from speech_mining.records import TIMESTAMPS
 from speech_mining.sources.addresses import split_url
 from speech_mining.sources.client import PoliteClient, Reply
 from speech_mining.sources.librivox import Parsed, Wanted, entries, parse_books, together
+from speech_mining.sources.protocol import Catalogue
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,16 +30,37 @@ LARGEST_PAGE = 50
 """The API's own limit with `extended=1`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Catalogue:
-    """What a catalogue holds."""
+OVERLAP = timedelta(days=1)
+"""How far a reading by `since` goes back before the one that it follows: LibriVox catalogues by date, not by second."""
 
-    sections: pl.DataFrame
-    """Rows of `records.CATALOGUE`, ordered by language, audiobook (as a number) and section."""
-    rejections: pl.DataFrame
-    """Rows of `records.REJECTIONS`, in the order they were met; a null section means the whole book."""
-    books: int
-    """Entries read, rejected ones included."""
+
+@dataclass(frozen=True)
+class LibriVoxApi:
+    """A server that speaks LibriVox's API; a `protocol.Source`."""
+
+    client: PoliteClient
+    catalogue_url: str
+
+    def read(
+        self,
+        *,
+        languages: Collection[str] | None,
+        since: datetime | None,
+        now: datetime,
+        progress: Progress = silent,
+    ) -> Catalogue:
+        """Read every page, or by `since` those of the projects that were catalogued after it, less a day.
+
+        `since` tells new projects only: one that was mended, renamed or withdrawn comes with a whole reading, so read
+        whole now and then.
+
+        Raises:
+            CatalogueError: a page is not what the API would answer.
+            DownloadError: a page could not be had.
+        """
+        return fetch_catalogue(
+            self.client, self.catalogue_url, languages=languages, since=since, now=now, progress=progress
+        )
 
 
 def fetch_catalogue(
@@ -43,6 +68,8 @@ def fetch_catalogue(
     catalogue_url: str,
     *,
     languages: Collection[str] | None,
+    since: datetime | None = None,
+    now: datetime | None = None,
     page_size: int = LARGEST_PAGE,
     progress: Progress = silent,
 ) -> Catalogue:
@@ -55,6 +82,8 @@ def fetch_catalogue(
         catalogue_url: the server ("https://librivox.org") or the endpoint (".../api/feed/audiobooks"); a query of
             its own ("?since=1700000000") is passed on.
         languages: ISO 639-3 codes; None for all that are known.
+        since: only projects catalogued from a day before this on.
+        now: our clock, for a server that tells no time; None to look at it.
         page_size: books a page, 1 to 50.
         progress: told the books read; the total is a page more until the end is met.
 
@@ -65,16 +94,49 @@ def fetch_catalogue(
     if not 1 <= page_size <= LARGEST_PAGE:
         raise CatalogueError(f"A page of {page_size} books was asked for.", expected=f"1 to {LARGEST_PAGE}")
     wanted = Wanted(None if languages is None else frozenset(languages), client.allowed)
+    endpoint = endpoint_of(catalogue_url) if since is None else _since(endpoint_of(catalogue_url), since - OVERLAP)
+    clock = _ServerClock()
     pages: list[Parsed] = []
     books = 0
-    for page in _pages(client, catalogue_url, page_size):
+    for page in _pages(client, endpoint, page_size, clock):
         pages.append(parse_books(page, wanted))  # a page at a time: the whole of LibriVox as JSON fills a gigabyte
         books += len(page)
         progress(books, books + page_size)
     progress(books, books)
-    whole = together(pages)
-    _LOG.info("%d books, %d sections kept, %d rejections", books, whole.sections.height, whole.rejections.height)
-    return Catalogue(whole.sections, whole.rejections, books)
+    listed = together(pages)
+    _LOG.info("%d books, %d sections kept, %d rejections", books, listed.sections.height, listed.rejections.height)
+    read_at = clock.first or (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    no_spans = pl.DataFrame(schema=dict(TIMESTAMPS))
+    whole = "since" not in dict(parse_qsl(split_url(endpoint)[0].query))
+    return Catalogue(listed.sections, listed.rejections, no_spans, books, read_at, whole)
+
+
+@dataclass
+class _ServerClock:
+    """The time that a server's first answer told: what is catalogued while the pages are read comes next time."""
+
+    asked: bool = False
+    first: datetime | None = None
+
+    def look(self, reply: Reply) -> None:
+        if not self.asked:
+            self.asked, self.first = True, _date(reply.date)
+
+
+def _date(written: str) -> datetime | None:
+    """An HTTP `Date`, UTC; None where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(written).astimezone(timezone.utc)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _since(endpoint: str, since: datetime) -> str:
+    """The endpoint, asked for what is new; the API takes seconds since 1970."""
+    parts, _ = split_url(endpoint)
+    seconds = max(0, int(since.timestamp()))
+    query = urlencode({**dict(parse_qsl(parts.query)), "since": str(seconds)})
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
 def endpoint_of(catalogue_url: str) -> str:
@@ -104,18 +166,20 @@ def page_url(endpoint: str, offset: int, limit: int) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
-def _pages(client: PoliteClient, catalogue_url: str, page_size: int) -> Iterator[list[Any]]:
+def _pages(client: PoliteClient, endpoint: str, page_size: int, clock: _ServerClock) -> Iterator[list[Any]]:
     """Pages until the API says that there is nothing more, each without the books that the one before had.
 
     Books move to the next page while a month's new ones are entered before them, so what comes again unchanged is
     passed over. The offset goes on by the page's size and not by the books received: where the API loses some of a
     page (it writes them under keys that collide), counting would ask for others twice and stop early.
     """
-    endpoint, offset = endpoint_of(catalogue_url), 0
+    offset = 0
     before: list[Any] = []
     while True:
         url = page_url(endpoint, offset, page_size)
-        page = _books(_read(client, url), url, offset)
+        reply = _read(client, url)
+        clock.look(reply)
+        page = _books(reply, url)
         if not page:
             return
         if page == before:
@@ -137,7 +201,7 @@ def _read(client: PoliteClient, url: str) -> Reply:
         raise _unlike_the_api(url, str(failure), "the address is not that of a catalogue") from failure
 
 
-def _books(reply: Reply, url: str, offset: int) -> list[Any]:
+def _books(reply: Reply, url: str) -> list[Any]:
     """The books of a page; empty past the end, which the API tells by HTTP 404 and `{"error": …}`."""
     try:
         answer = reply.json(url)

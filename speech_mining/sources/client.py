@@ -16,11 +16,12 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import tenacity
@@ -28,6 +29,7 @@ import tenacity
 from speech_mining import __version__
 from speech_mining.errors import DownloadError, SettingsError
 from speech_mining.sources.addresses import PUBLIC_HOSTS, AllowedHosts, hosts_of, split_url
+from speech_mining.sources.mirrors import Mirrors
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -35,6 +37,9 @@ _T = TypeVar("_T")
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ABSENT_STATUSES = frozenset({401, 403, 404, 410, 451})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+PASSING = frozenset({"server_error", "connection"})
+"""Reasons of a server that is down or overloaded: trying again later may help."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,14 @@ class ClientConfig:
     """Hosts that may be asked, with their subdomains, where they are public."""
     configured_hosts: tuple[str, ...] = ()
     """Hosts ("mirror.lan", "127.0.0.1:8080") that may be asked even where they are private or loopback."""
-    mirrors: Mapping[str, str] = field(default_factory=dict)
-    """Origin prefix -> base that is asked instead; a base's host counts as configured."""
+    mirrors: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Origin prefix -> bases that are asked in its place, in order; a base's host counts as configured.
+
+    The origin is asked only where it stands in the list: {"https://archive.org": ["http://mirror.lan",
+    "https://archive.org"]}.
+    """
+    local_files: bool = False
+    """Whether a catalogue may name recordings as `file:///…`: only for one that lies on this machine itself."""
     metadata_interval_s: float = 1.0
     """Least time between two metadata requests, retries included."""
     concurrent_downloads: int = 2
@@ -83,8 +94,9 @@ class ClientConfig:
     @property
     def allowed(self) -> AllowedHosts:
         """The addresses that may be asked."""
-        configured = frozenset(host.lower() for host in self.configured_hosts) | _hosts_of(self.mirrors.values())
-        return AllowedHosts(frozenset(host.lower() for host in self.hosts), configured)
+        mirrors = _hosts_of(base for base in Mirrors.of(self.mirrors).others())
+        configured = frozenset(host.lower() for host in self.configured_hosts) | mirrors
+        return AllowedHosts(frozenset(host.lower() for host in self.hosts), configured, self.local_files)
 
 
 def _hosts_of(urls: Iterable[str]) -> frozenset[str]:
@@ -105,6 +117,8 @@ class Reply:
     status: int
     content_type: str
     content: bytes
+    date: str = ""
+    """The server's clock, as its Date header has it."""
 
     def json(self, address: str) -> Any:
         """The body as JSON.
@@ -157,6 +171,9 @@ class PoliteClient:
     ) -> None:
         self.config = config or ClientConfig()
         self.allowed = self.config.allowed
+        self._servers = replace(self.allowed, local_files=False)
+        self._mirrors = Mirrors.of(self.config.mirrors)
+        self._failing: set[str] = set()
         self._sleep, self._clock, self._now = sleep, clock, now
         self._jitter = random.Random(self.config.seed)
         self._pace = _Pace(self.config.metadata_interval_s, clock, sleep)
@@ -189,15 +206,48 @@ class PoliteClient:
         Raises:
             DownloadError: reason `not_found`, `server_error`, `connection`, `forbidden_url` or `too_large`.
         """
+        return self.from_any(url, lambda address: self.read_at(address, also=also))
+
+    def read_at(self, address: str, *, also: frozenset[int] = frozenset()) -> Reply:
+        """As `read`, of one address that `from_any` gave."""
 
         def once() -> Reply:
             self._pace.wait()
-            with self.ask(url, also=also) as response:
+            with self.ask(address, also=also) as response:
                 chunks = self.chunks(response, self.config.most_metadata_bytes, response.iter_bytes())
                 content = b"".join(chunks)
-                return Reply(response.status_code, response.headers.get("content-type", ""), content)
+                told = response.headers
+                return Reply(response.status_code, told.get("content-type", ""), content, told.get("date", ""))
 
-        return self.persist(url, once)
+        return self.persist(address, once)
+
+    def from_any(self, url: str, ask: Callable[[str], _T]) -> _T:
+        """Call `ask` with each address that stands for `url`, until one has it.
+
+        A base whose patience ended is asked last from then on, until it answers: else every recording of a book would
+        wait for it anew, 31 s each by default.
+
+        Args:
+            url: what is wanted, at its origin.
+            ask: has it from one address, or raises `DownloadError`.
+
+        Raises:
+            DownloadError: no address has it; of several failures one that may pass, else the last.
+        """
+        self._require_allowed(url)
+        failures: list[DownloadError] = []
+        for address in sorted(self._mirrors.addresses(url), key=lambda address: _netloc(address) in self._failing):
+            try:
+                had = ask(address)
+            except DownloadError as failure:
+                failures.append(failure)
+                if failure.reason in PASSING:
+                    self._failing.add(_netloc(address))
+                _LOG.info("%s; %d of the mirrors of %s asked", failure.found, len(failures), url)
+            else:
+                self._failing.discard(_netloc(address))
+                return had
+        raise next((failure for failure in failures if failure.reason in PASSING), failures[-1])
 
     def persist(self, url: str, attempt: Callable[[], _T], *, gained: Callable[[], int] = lambda: 0) -> _T:
         """Call `attempt` until it succeeds, waiting between failures as the server asks or ever longer.
@@ -284,14 +334,6 @@ class PoliteClient:
                 raise TransientError(f"only {received} bytes came in {elapsed_s:.0f} s", "connection")
             yield chunk
 
-    def mirrored(self, url: str) -> str:
-        """The address that is asked in place of `url`: its mirror's where one is configured, else itself."""
-        for origin in sorted(self.config.mirrors, key=len, reverse=True):
-            rest = _after(url, origin.rstrip("/"))
-            if rest is not None:
-                return self.config.mirrors[origin].rstrip("/") + rest
-        return url
-
     @contextmanager
     def _one(self, address: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         try:
@@ -308,16 +350,23 @@ class PoliteClient:
             raise TransientError(f"{type(problem).__name__} ({problem})", "connection") from problem
 
     def _permitted(self, url: str) -> str:
-        """The address to ask for `url`, after its host was checked, by name and by where the name leads."""
-        for address in (url, self.mirrored(url)):
-            refusal = self.allowed.refusal(address)
-            if refusal is not None:
-                raise _forbidden(address, refusal)
+        """The address to ask for `url`, after its host was checked, by name and by where the name leads.
+
+        A redirect to a mirrored origin stays there where the origin is in its own list, else goes to its first mirror.
+        """
+        self._require_allowed(url)
+        address = self._mirrors.redirected(url)
+        self._require_allowed(address)
         parts, port = split_url(address)
         if not self.allowed.is_configured(parts, port) and not _behind_proxy(parts.scheme, parts.hostname or ""):
             for ip in _resolved(parts.hostname or "", port):
                 _require_public(ip, address)
         return address
+
+    def _require_allowed(self, url: str) -> None:
+        refusal = self._servers.refusal(url)
+        if refusal is not None:
+            raise _forbidden(url, refusal)
 
     def _require_public_peer(self, response: httpx.Response, address: str) -> None:
         """Check whom we are connected to: the name may have led elsewhere the second time it was resolved."""
@@ -426,13 +475,8 @@ def _told(state: tenacity.RetryCallState) -> str:
     return str(state.outcome.exception()) if state.outcome else ""
 
 
-def _after(url: str, origin: str) -> str | None:
-    """What follows `origin` in `url`, http and https being one origin; None when it lies elsewhere."""
-    address, start = (text.partition("://")[2] for text in (url, origin))
-    if not start or not address.lower().startswith(start.lower()):
-        return None
-    rest = address[len(start) :]
-    return rest if rest[:1] in ("", "/", "?") else None
+def _netloc(address: str) -> str:
+    return urlsplit(address).netloc.lower()
 
 
 def _redirected(response: httpx.Response, url: str) -> str:

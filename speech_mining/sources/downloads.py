@@ -1,19 +1,20 @@
 """Recordings fetched whole: resumed where they were cut, verified where the sum is known, renamed into place last.
 
-What belongs here is one file and what archive.org says about it. How to ask is in `client`; where files lie is the
-caller's business.
+What belongs here is one file and what archive.org says about it. How to ask is in `client`, a file of this machine in
+`local_files`; where files lie is the caller's business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -29,6 +30,8 @@ _HEX_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 _TEXT_TYPES = ("text/html", "application/xhtml", "text/xml", "application/xml", "application/json")
 _RANGE_ANSWERS = frozenset({206, 416})
 _READ_BYTES = 2**20
+_KEPT_OF_A_PAGE = 2**16
+"""Bytes of a web page that are kept to look at."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,47 @@ class Downloaded:
     """Answers asked for; 0 where the file was there already."""
 
 
+def _nobody(*_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Whom a download tells what happens."""
+
+    progress: Progress = silent
+    """The bytes received and those announced."""
+    arrived: Callable[[FileFacts], None] = _nobody
+    """Size and sha256 of a whole, verified file, just before it is renamed into its place."""
+    refused: Callable[[Path, DownloadError], None] = _nobody
+    """A file that came and is not what it should be, and why; it may be moved away, and is removed if it is not."""
+
+
+_TOLD_TO_NOBODY = Told()
+
+
 def download_recording(
     client: PoliteClient,
     url: str,
     destination: Path,
     *,
     expected: FileFacts | None = None,
-    progress: Progress = silent,
+    told: Told = _TOLD_TO_NOBODY,
 ) -> Downloaded:
     """Fetch `url` into `destination`, which is either not there or whole at every moment.
 
     Bytes are written to `<destination>.part` and stay there when a run ends early; the next run goes on from them if
     a checksum is known that will tell whether they belong together (within a run an ETag does that too). What is in
     `destination` and agrees with `expected` is not asked for again; with nothing expected it cannot be verified, so
-    it is fetched and replaced. After a mismatch the file is fetched once more from its first byte.
+    it is fetched and replaced. After a mismatch the file is fetched once more from its first byte. A mirror that fails,
+    lacks the file or has another one is followed by the next; what was received stays where a checksum is known.
 
     Args:
         client: asks.
-        url: where the recording lies.
+        url: where the recording lies, at its origin.
         destination: its place; the folder is made where missing. Only one process may write it at a time.
         expected: size and checksums, as archive.org tells them or as an earlier download was recorded.
-        progress: told the bytes received and those announced.
+        told: who hears of it.
 
     Raises:
         DownloadError: with the reason `not_found`, `server_error`, `connection`, `forbidden_url`, `too_large`,
@@ -91,25 +114,17 @@ def download_recording(
     """
     facts = expected or _UNKNOWN
     if facts.bytes is not None and facts.bytes > client.config.most_recording_bytes:
-        raise _too_large(url, facts.bytes, client.config.most_recording_bytes)
+        raise too_large(url, facts.bytes, client.config.most_recording_bytes)
     kept = _kept(destination, facts)
     if kept is not None:
-        _part_of(destination).unlink(missing_ok=True)
+        part_of(destination).unlink(missing_ok=True)
         return kept
     destination.parent.mkdir(parents=True, exist_ok=True)
-    fetching = _Fetching(client, url, destination, facts, progress)
+    fetching = _Fetching(client, destination, facts, told)
     with client.downloading():
-        fetching.run()
-        found = _examine(fetching.part, facts)
-        if found.difference:
-            _LOG.warning("%s: %s; fetching it again from its first byte", url, found.difference)
-            fetching.discard()
-            fetching.run()
-            found = _examine(fetching.part, facts)
-    if found.difference or found.bytes == 0:
-        fetching.discard()
-        raise _refused(url, found.difference)
-    _put(fetching.part, destination)
+        found = client.from_any(url, fetching.whole)
+    told.arrived(FileFacts(bytes=found.bytes, sha256=found.sha256))
+    put(fetching.part, destination)
     return Downloaded(destination, found.bytes, found.sha256, fetching.resumed_from, fetching.requests)
 
 
@@ -122,7 +137,8 @@ def archive_file_facts(client: PoliteClient, identifier: str) -> Mapping[str, Fi
 
     Raises:
         DownloadError: reason `gone` where archive.org answers `{}` or calls the item dark, `forbidden_url` for what
-            is not an identifier, `malformed` for another answer, or as `PoliteClient.read`.
+            is not an identifier, `malformed` for another answer, or as `PoliteClient.read`. A mirror that fails so is
+            followed by the next.
     """
     if not is_archive_identifier(identifier):
         raise DownloadError(
@@ -130,11 +146,15 @@ def archive_file_facts(client: PoliteClient, identifier: str) -> Mapping[str, Fi
             reason="forbidden_url",
             expected="letters, digits, '.', '_' and '-'",
         )
-    url = f"{ARCHIVE}/metadata/{identifier}"
-    answer = client.read(url).json(url)
+    return client.from_any(
+        f"{ARCHIVE}/metadata/{identifier}", lambda address: _listed(client.read_at(address).json(address), address)
+    )
+
+
+def _listed(answer: Any, address: str) -> Mapping[str, FileFacts]:
     if answer in ({}, []) or (isinstance(answer, dict) and answer.get("is_dark")):
         raise DownloadError(
-            f"archive.org no longer has {identifier}.",
+            f"archive.org no longer has {address.rpartition('/')[2]}.",
             reason="gone",
             expected="the item's files",
             cause="it was withdrawn",
@@ -143,7 +163,7 @@ def archive_file_facts(client: PoliteClient, identifier: str) -> Mapping[str, Fi
     listed = answer.get("files") if isinstance(answer, dict) else None
     if not isinstance(listed, list):
         raise DownloadError(
-            f"{url} answered without a list of files.",
+            f"{address} answered without a list of files.",
             reason="malformed",
             expected='{"files": [{"name": "…", "size": "…", "md5": "…"}]}',
         )
@@ -164,14 +184,16 @@ def _hex(entry: Mapping[str, Any], algorithm: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """What a file is."""
+
     bytes: int
     sha256: str
     difference: str
     """From what was expected, in words; empty where there is none."""
 
 
-def _examine(path: Path, facts: FileFacts) -> _Found:
+def examine(path: Path, facts: FileFacts) -> Found:
     """Read a file once and compare it with what is expected; an absent file counts as an empty one."""
     digests = {name: hashlib.new(name, usedforsecurity=False) for name in sorted({"sha256", *facts.sums})}
     size = 0
@@ -185,22 +207,23 @@ def _examine(path: Path, facts: FileFacts) -> _Found:
     for name, known in facts.sums.items():
         if digests[name].hexdigest() != known:
             differences.append(f"{name} {digests[name].hexdigest()} and not {known}")
-    return _Found(size, digests["sha256"].hexdigest(), ", ".join(differences))
+    return Found(size, digests["sha256"].hexdigest(), ", ".join(differences))
 
 
 def _kept(destination: Path, facts: FileFacts) -> Downloaded | None:
     """The file that is there already, if it is what is expected; unread where its size says that it is not."""
     if facts == _UNKNOWN or not destination.is_file() or facts.bytes not in (None, destination.stat().st_size):
         return None
-    found = _examine(destination, facts)
+    found = examine(destination, facts)
     return None if found.difference else Downloaded(destination, found.bytes, found.sha256, 0, 0)
 
 
-def _part_of(destination: Path) -> Path:
+def part_of(destination: Path) -> Path:
+    """Where a file lies while it arrives."""
     return destination.with_name(f"{destination.name}.part")
 
 
-def _put(part: Path, destination: Path) -> None:
+def put(part: Path, destination: Path) -> None:
     """Rename a file into its place once its bytes are on the disk, and see that the name is there too."""
     with part.open("rb+") as written:
         os.fsync(written.fileno())
@@ -215,16 +238,45 @@ def _put(part: Path, destination: Path) -> None:
 class _Fetching:
     """One file on its way: its `.part` file, and how often it was asked for."""
 
-    def __init__(self, client: PoliteClient, url: str, destination: Path, facts: FileFacts, progress: Progress) -> None:
-        self.part = _part_of(destination)
+    def __init__(self, client: PoliteClient, destination: Path, facts: FileFacts, told: Told) -> None:
+        self.part = part_of(destination)
         self.requests = 0
-        self._client, self._url, self._facts, self._progress = client, url, facts, progress
+        self._client, self._facts, self._told = client, facts, told
+        self._address = ""
         self._validator: str | None = None
         self._whole_bytes: int | None = None
         self._furthest = 0
         if not facts.sums:
             self.discard()
         self.resumed_from = self._have()
+
+    def whole(self, address: str) -> Found:
+        """Have the file from one address, verified; once more from its first byte where it is not what is expected.
+
+        Raises:
+            DownloadError: it cannot be had there, or is not what is expected there either time.
+        """
+        self._turn_to(address)
+        self.run()
+        found = examine(self.part, self._facts)
+        if found.difference:
+            _LOG.warning("%s: %s; fetching it again from its first byte", address, found.difference)
+            self.discard()
+            self.run()
+            found = examine(self.part, self._facts)
+        if found.difference or found.bytes == 0:
+            error = refusal(address, found.difference)
+            self.part.touch()  # an empty answer leaves no file, and is kept to look at like any other
+            self._told.refused(self.part, error)
+            self.discard()
+            raise error
+        return found
+
+    def _turn_to(self, address: str) -> None:
+        """Ask another server from here on: only a checksum can tell whether its bytes go on where the others ended."""
+        if self._address and not self._facts.sums:
+            self.discard()
+        self._address, self._validator, self._whole_bytes = address, None, None
 
     def run(self) -> None:
         """Ask until the server has sent all it announces.
@@ -234,7 +286,7 @@ class _Fetching:
         """
         self._furthest = self._have()
         try:
-            self._client.persist(self._url, self._attempt, gained=lambda: self._furthest)
+            self._client.persist(self._address, self._attempt, gained=lambda: self._furthest)
         finally:
             if self._have() == 0:
                 self.part.unlink(missing_ok=True)
@@ -252,7 +304,7 @@ class _Fetching:
         if self._facts.bytes is not None and have >= self._facts.bytes:
             return  # all is here, from an earlier run or although the server announces more: the sums decide
         self.requests += 1
-        with self._client.ask(self._url, headers=self._headers(have), also=_RANGE_ANSWERS) as response:
+        with self._client.ask(self._address, headers=self._headers(have), also=_RANGE_ANSWERS) as response:
             if response.status_code == 416:
                 self._meet_refused_range(response, have)
             else:
@@ -275,7 +327,9 @@ class _Fetching:
             raise TransientError(f"the server has {whole} bytes and cannot go on from {have}", "connection")
 
     def _receive(self, response: httpx.Response, have: int) -> None:
-        _require_sound(response, self._url)
+        page = _page(response)
+        if page:
+            self._refuse_page(page, response.iter_raw())
         start, whole = _content_range(response) if response.status_code == 206 else (0, announced_bytes(response))
         if start != (have if response.status_code == 206 else 0):
             self.discard()
@@ -293,10 +347,19 @@ class _Fetching:
             done = part.seek(start)
             for chunk in self._client.chunks(response, room, response.iter_raw()):
                 if done == 0 and chunk.lstrip()[:1] == b"<":
-                    raise _not_audio(self._url, f"starts with {chunk[:40]!r}")
+                    self._refuse_page(f"starts with {chunk[:40]!r}", iter([chunk]))
                 done += part.write(chunk)
                 self._furthest = max(self._furthest, done)
-                self._progress(done, max(done, self._whole_bytes or 0))
+                self._told.progress(done, max(done, self._whole_bytes or 0))
+
+    def _refuse_page(self, page: str, body: Iterator[bytes]) -> NoReturn:
+        """Keep the start of what came in place of sound beside what was received before, which it does not spoil."""
+        error = not_audio(self._address, page)
+        kept = self.part.with_suffix(".refused")
+        kept.write_bytes(_start_of(body))
+        self._told.refused(kept, error)
+        kept.unlink(missing_ok=True)
+        raise error
 
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
@@ -313,16 +376,26 @@ def _validator(response: httpx.Response) -> str | None:
     return etag if etag.startswith('"') else modified or None
 
 
-def _require_sound(response: httpx.Response, url: str) -> None:
+def _page(response: httpx.Response) -> str:
+    """Why an answer is no recording, in words; empty where it may be one."""
     content_type = response.headers.get("content-type", "").lower()
     if content_type.startswith(_TEXT_TYPES):
-        raise _not_audio(url, f"is of the type {content_type}")
+        return f"is of the type {content_type}"
     encoding = response.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise _not_audio(url, f"comes in the encoding {encoding}, which was not asked for")
+    return "" if encoding == "identity" else f"comes in the encoding {encoding}, which was not asked for"
 
 
-def _not_audio(url: str, told: str) -> DownloadError:
+def _start_of(body: Iterator[bytes]) -> bytes:
+    """The first bytes of a page, or as many as come."""
+    start = b""
+    with contextlib.suppress(httpx.RequestError):
+        while len(start) < _KEPT_OF_A_PAGE and (chunk := next(body, b"")):
+            start += chunk
+    return start[:_KEPT_OF_A_PAGE]
+
+
+def not_audio(url: str, told: str) -> DownloadError:
+    """The error of a web page in place of a recording."""
     return DownloadError(
         f"{url} {told}.",
         reason="not_audio",
@@ -332,7 +405,8 @@ def _not_audio(url: str, told: str) -> DownloadError:
     )
 
 
-def _refused(url: str, difference: str) -> DownloadError:
+def refusal(url: str, difference: str) -> DownloadError:
+    """The error of a file that is empty or, with a `difference`, not what is expected."""
     if not difference:
         return DownloadError(f"{url} is empty.", reason="empty_file", expected="a recording", cause="a broken upload")
     return DownloadError(
@@ -344,7 +418,8 @@ def _refused(url: str, difference: str) -> DownloadError:
     )
 
 
-def _too_large(url: str, size: int, most_bytes: int) -> DownloadError:
+def too_large(url: str, size: int, most_bytes: int) -> DownloadError:
+    """The error of a recording beyond the cap."""
     return DownloadError(
         f"{url} is said to have {size} bytes.",
         reason="too_large",

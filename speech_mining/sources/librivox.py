@@ -14,9 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from speech_mining.records import CATALOGUE, REJECTIONS, RejectionReason
+from speech_mining.records import CATALOGUE, REJECTIONS, by_audiobook
 from speech_mining.sources.addresses import AllowedHosts
+from speech_mining.sources.foreign_text import one_line, shown
 from speech_mining.sources.languages import MULTILINGUAL, iso_639_3
+from speech_mining.sources.rejected import RejectedError
 
 LICENCE = "Public Domain Mark 1.0"
 """What LibriVox's readers put their recordings under."""
@@ -25,12 +27,6 @@ _DIGITS = re.compile(r"[0-9]{1,12}")
 _SECTION_DIGITS = re.compile(r"[0-9]{1,6}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _CLOCK = re.compile(r"([0-9]{1,4}):([0-5]?[0-9]):([0-5]?[0-9])")
-
-
-class _RejectedError(Exception):
-    def __init__(self, reason: RejectionReason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Parsed:
     """What a page of the API holds."""
 
     sections: pl.DataFrame
-    """Rows of `records.CATALOGUE`, ordered by language, audiobook (as a number) and section."""
+    """Rows of `records.CATALOGUE`, ordered by language, audiobook and section; the times are null."""
     rejections: pl.DataFrame
     """Rows of `records.REJECTIONS`; a null section means the whole book, a null audiobook one without a usable id."""
 
@@ -95,8 +91,7 @@ def together(pages: Sequence[Parsed]) -> Parsed:
         pl.lit("a section of this number was listed before").alias("detail"),
     )
     rejections = pl.concat([nothing.rejections, *(page.rejections for page in pages), repeated], how="diagonal")
-    by_number = pl.col("audiobook").cast(pl.Int64)
-    return Parsed(sections.filter(first).sort("language", by_number, "section"), rejections)
+    return Parsed(sections.filter(first).sort("language", by_audiobook(), "section"), rejections)
 
 
 def entries(listed: Any) -> list[Any] | None:
@@ -117,7 +112,7 @@ def _read_book(position: int, entry: Any, wanted: Wanted) -> Iterator[dict[str, 
     try:
         audiobook = _audiobook(entry, position)
         book = _book(audiobook, entry, wanted)
-    except _RejectedError as rejected:
+    except RejectedError as rejected:
         yield _rejection(audiobook, None, rejected)
         return
     for section_position, section in enumerate(book.sections):
@@ -129,11 +124,11 @@ def _read_section(book: _Book, position: int, section: Any, wanted: Wanted) -> d
     try:
         number = _section_number(section, position)
         return _section(book, number, section, wanted)
-    except _RejectedError as rejected:
+    except RejectedError as rejected:
         return _rejection(book.audiobook, number, rejected)
 
 
-def _rejection(audiobook: str | None, section: int | None, rejected: _RejectedError) -> dict[str, Any]:
+def _rejection(audiobook: str | None, section: int | None, rejected: RejectedError) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(REJECTIONS)
     row.update(audiobook=audiobook, section=section, reason=rejected.reason, detail=rejected.detail)
     return row
@@ -142,10 +137,10 @@ def _rejection(audiobook: str | None, section: int | None, rejected: _RejectedEr
 def _audiobook(entry: Any, position: int) -> str:
     """The book's id: digits, so that it can name a folder and a partition."""
     if not isinstance(entry, dict):
-        raise _RejectedError("malformed", f"entry {position} is {_shown(entry)}, not a book")
+        raise RejectedError("malformed", f"entry {position} is {shown(entry)}, not a book")
     digits = _digits(entry.get("id"), _DIGITS)
     if digits is None:
-        raise _RejectedError("malformed", f"entry {position} has the id {_shown(entry.get('id'))}, not digits")
+        raise RejectedError("malformed", f"entry {position} has the id {shown(entry.get('id'))}, not digits")
     return str(digits)
 
 
@@ -153,29 +148,29 @@ def _book(audiobook: str, entry: dict[str, Any], wanted: Wanted) -> _Book:
     language = _language(entry.get("language"))
     if language != MULTILINGUAL:
         _require_wanted(language, wanted)
-    url = _text(entry.get("url_librivox"))
+    url = one_line(entry.get("url_librivox"))
     if not url:
-        raise _RejectedError("unfinished", "no url_librivox")
-    return _Book(audiobook, language, _text(entry.get("title")), _authors(entry), url, _sections(entry))
+        raise RejectedError("unfinished", "no url_librivox")
+    return _Book(audiobook, language, one_line(entry.get("title")), _authors(entry), url, _sections(entry))
 
 
 def _sections(entry: dict[str, Any]) -> tuple[Any, ...]:
     listed = entry.get("sections", "absent")
     if listed in (None, [], {}):
-        raise _RejectedError("unfinished", "no sections")
+        raise RejectedError("unfinished", "no sections")
     found = entries(listed)
     if found is None:
-        raise _RejectedError("malformed", f"sections is {_shown(listed)}; was the page asked with extended=1?")
+        raise RejectedError("malformed", f"sections is {shown(listed)}; was the page asked with extended=1?")
     return tuple(found)
 
 
 def _section_number(section: Any, position: int) -> int:
     """The section's number; LibriVox numbers a preface 0."""
     if not isinstance(section, dict):
-        raise _RejectedError("malformed", f"section {position} of the list is {_shown(section)}, not a section")
+        raise RejectedError("malformed", f"section {position} of the list is {shown(section)}, not a section")
     number = _digits(section.get("section_number"), _SECTION_DIGITS)
     if number is None:
-        raise _RejectedError("malformed", f"section_number is {_shown(section.get('section_number'))}, not digits")
+        raise RejectedError("malformed", f"section_number is {shown(section.get('section_number'))}, not digits")
     return number
 
 
@@ -191,42 +186,47 @@ def _section(book: _Book, number: int, section: dict[str, Any], wanted: Wanted) 
         "language": language,
         "title": book.title,
         "authors": book.authors,
-        "section_title": _text(section.get("title")),
-        "readers": _joined(_text(reader.get("display_name")) for reader in readers),
-        "reader_ids": _joined(_text(reader.get("reader_id")) for reader in readers),
+        "section_title": one_line(section.get("title")),
+        "readers": _joined(one_line(reader.get("display_name")) for reader in readers),
+        "reader_ids": _joined(one_line(reader.get("reader_id")) for reader in readers),
         "duration_s": _duration_s(section.get("playtime")),
         "listen_url": _listen_url(section.get("listen_url"), wanted.hosts),
         "url_librivox": book.url_librivox,
         "licence": LICENCE,
+        "first_seen": None,
+        "last_changed": None,
+        "file_version": None,
     }
 
 
 def _language(name: Any) -> str:
     if name is None or name == "":
-        raise _RejectedError("unknown_language", "no language is given")
+        raise RejectedError("unknown_language", "no language is given")
     if not isinstance(name, str):
-        raise _RejectedError("malformed", f"language is {_shown(name)}, not a name")
-    code = iso_639_3(_text(name))
+        raise RejectedError("malformed", f"language is {shown(name)}, not a name")
+    code = iso_639_3(one_line(name))
     if code is None:
-        raise _RejectedError("unknown_language", f"{_shown(name)} is not a language we know by that name")
+        raise RejectedError("unknown_language", f"{shown(name)} is not a language we know by that name")
     return code
 
 
 def _require_wanted(language: str, wanted: Wanted) -> None:
     if language == MULTILINGUAL:
-        raise _RejectedError("unknown_language", "a section is called multilingual: it must name one language")
+        raise RejectedError("unknown_language", "a section is called multilingual: it must name one language")
     if wanted.languages is not None and language not in wanted.languages:
-        raise _RejectedError("language_not_wanted", language)
+        raise RejectedError("language_not_wanted", language)
 
 
 def _listen_url(value: Any, hosts: AllowedHosts) -> str:
     if value is None or value == "":
-        raise _RejectedError("unfinished", "no listen_url")
+        raise RejectedError("unfinished", "no listen_url")
     if not isinstance(value, str):
-        raise _RejectedError("malformed", f"listen_url is {_shown(value)}, not an address")
+        raise RejectedError("malformed", f"listen_url is {shown(value)}, not an address")
     refusal = hosts.refusal(value.strip())
+    if refusal is None and not value.strip().lower().startswith(("http://", "https://")):
+        refusal = "a catalogue of the network names no file of this machine"
     if refusal is not None:
-        raise _RejectedError("forbidden_url", f"{refusal}: {_shown(value)}")
+        raise RejectedError("forbidden_url", f"{refusal}: {shown(value)}")
     return value.strip()
 
 
@@ -253,30 +253,9 @@ def _digits(value: Any, pattern: re.Pattern[str]) -> int | None:
 
 def _authors(entry: dict[str, Any]) -> str:
     authors = [author for author in entries(entry.get("authors")) or [] if isinstance(author, dict)]
-    names = (f"{_text(author.get('first_name'))} {_text(author.get('last_name'))}".strip() for author in authors)
+    names = (f"{one_line(author.get('first_name'))} {one_line(author.get('last_name'))}".strip() for author in authors)
     return _joined(names)
 
 
 def _joined(names: Iterable[str]) -> str:
     return "; ".join(name for name in names if name)
-
-
-def _text(value: Any) -> str:
-    """A value as one line of valid Unicode: titles end in tab-separated manifests. Not text, not a number: empty."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return ""
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**18 else ""
-    if value.isprintable():
-        return " ".join(value.split())
-    whole = value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is valid JSON and no text
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
-
-
-def _shown(value: Any) -> str:
-    """A foreign value, short enough and safe to be shown; what is nested is named, not shown."""
-    if isinstance(value, (list, dict)):
-        return f"a {'list' if isinstance(value, list) else 'object'} of {len(value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**18:
-        return "a very large number"
-    return ascii(value)[:120]
