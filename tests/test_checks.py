@@ -125,7 +125,7 @@ def test_a_pair_longer_than_a_segment_may_be_is_shown(tmp_path: Path) -> None:
 def test_lost_speech_a_missing_recording_and_a_bad_vector_are_shown(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     rejection = {"audiobook": "1", "section": 2, "reason": "not_found", "detail": "404"}
-    section = {name: 1 for name in SECTIONS} | {"audiobook": "1", "coverage": 0.5}
+    section = {name: 1 for name in SECTIONS} | {"audiobook": "1", "coverage": 0.5, "given": False, "rejected": False}
     with lake.replace("raw_audio", "deu", "1") as new:
         new.write_frame("rejections.parquet", pl.DataFrame([rejection]).pipe(_filled))
     with lake.replace("segments", "deu", "1") as new:

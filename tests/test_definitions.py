@@ -19,7 +19,7 @@ from s2s_assets.definitions import build
 
 LANGUAGES = ("deu", "eng", "fra", "spa")
 BLOCKING = {"s2s_pairs": ("durations_within_bounds", "scores_reach_the_floor")}
-HEAVY = ("torch", "fairseq2", "faiss", "av", "onnxruntime", "sonar", "numba", "matplotlib")
+HEAVY = ("torch", "fairseq2", "faiss", "av", "onnxruntime", "sonar", "numba", "matplotlib", "httpx", "duckdb")
 
 
 @pytest.fixture(scope="module")

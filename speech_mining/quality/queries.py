@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import duckdb
 import polars as pl
 
 from speech_mining.errors import LakeError
+
+if TYPE_CHECKING:
+    import duckdb
 
 Paths: TypeAlias = Path | str | Sequence[Path | str]
 Bound: TypeAlias = str | int | float | list[str]
@@ -34,13 +36,13 @@ def names_of(paths: Paths) -> list[str]:
 
 def rows_of(query: str, **bound: Bound) -> pl.DataFrame:
     """All rows of the SQL file `<query>.sql`, its `$names` bound."""
-    with duckdb.connect() as connection:
+    with _connection() as connection:
         return _frame(connection.execute(_sql(query), bound))
 
 
 def first_rows_of(query: str, limit: int, **bound: Bound) -> tuple[pl.DataFrame, int]:
     """The first rows of the SQL file `<query>.sql`, and how many it has in all."""
-    with duckdb.connect() as connection:
+    with _connection() as connection:
         connection.execute(f"CREATE TEMP TABLE found AS {_sql(query)}", bound)
         count = connection.execute("SELECT count(*) FROM found").fetchall()[0][0]
         return _frame(connection.execute("SELECT * FROM found LIMIT ?", [limit])), int(count)
@@ -48,9 +50,15 @@ def first_rows_of(query: str, limit: int, **bound: Bound) -> tuple[pl.DataFrame,
 
 def row_count(paths: Paths) -> int:
     """Rows of parquet files."""
-    with duckdb.connect() as connection:
+    with _connection() as connection:
         counted = connection.execute("SELECT count(*) FROM read_parquet($paths)", {"paths": names_of(paths)})
         return int(counted.fetchall()[0][0])
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    import duckdb  # here: loading the code location needs none
+
+    return duckdb.connect()
 
 
 def _sql(query: str) -> str:

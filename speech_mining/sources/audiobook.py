@@ -261,7 +261,8 @@ class _Book:
     def _download(self, plan: _Plan, progress: Progress) -> Downloaded:
         told = Told(
             progress,
-            arrived=lambda facts: _record(plan, facts), refused=lambda path, error: self._refuse(plan, path, error)
+            arrived=lambda facts: _record(plan, facts),
+            refused=lambda path, error: self._refuse(plan, path, error),
         )
         if is_file_url(plan.url):
             most_bytes = self._client.config.most_recording_bytes

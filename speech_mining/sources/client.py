@@ -20,16 +20,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
-
-import httpx
-import tenacity
 
 from speech_mining import __version__
 from speech_mining.errors import DownloadError, SettingsError
 from speech_mining.sources.addresses import PUBLIC_HOSTS, AllowedHosts, hosts_of, split_url
 from speech_mining.sources.mirrors import Mirrors
+
+if TYPE_CHECKING:
+    import httpx
+    import tenacity
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -178,6 +179,8 @@ class PoliteClient:
         self._jitter = random.Random(self.config.seed)
         self._pace = _Pace(self.config.metadata_interval_s, clock, sleep)
         self._downloads = threading.BoundedSemaphore(self.config.concurrent_downloads)
+        import httpx  # here: loading the code location needs none
+
         self._http = httpx.Client(
             verify=_tls(),
             headers={"User-Agent": f"speech-mining/{__version__} ({self.config.contact})"},
@@ -262,6 +265,8 @@ class PoliteClient:
             DownloadError: patience ended, or `attempt` met what does not pass.
         """
         patience = _Patience(self.config, self._jitter, gained)
+        import tenacity  # here, and httpx below: loading the code location needs neither
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             after=patience.count,
@@ -336,6 +341,8 @@ class PoliteClient:
 
     @contextmanager
     def _one(self, address: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        import httpx
+
         try:
             request = self._http.build_request("GET", address, headers=dict(headers))
             response = self._http.send(request, stream=True, follow_redirects=False)
@@ -458,6 +465,8 @@ class _Patience:
 @cache
 def _tls() -> ssl.SSLContext:
     """One context for all: to read the certificates takes 20 to 50 ms."""
+    import httpx
+
     return httpx.create_ssl_context()
 
 
@@ -480,6 +489,8 @@ def _netloc(address: str) -> str:
 
 
 def _redirected(response: httpx.Response, url: str) -> str:
+    import httpx
+
     location = response.headers.get("location", "")
     try:
         return str(response.url.join(location)) if location else _nowhere(url)

@@ -14,14 +14,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-import httpx
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from speech_mining.errors import DownloadError
 from speech_mining.progress import Progress, silent
 from speech_mining.sources.addresses import ARCHIVE, is_archive_identifier
 from speech_mining.sources.client import PoliteClient, TransientError, announced_bytes
+
+if TYPE_CHECKING:
+    import httpx
 
 _LOG = logging.getLogger(__name__)
 
@@ -388,6 +389,8 @@ def _page(response: httpx.Response) -> str:
 def _start_of(body: Iterator[bytes]) -> bytes:
     """The first bytes of a page, or as many as come."""
     start = b""
+    import httpx
+
     with contextlib.suppress(httpx.RequestError):
         while len(start) < _KEPT_OF_A_PAGE and (chunk := next(body, b"")):
             start += chunk

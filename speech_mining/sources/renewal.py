@@ -105,11 +105,11 @@ def listed_books(lake: Lake) -> pl.DataFrame | None:
 
 def given_spans(lake: Lake, language: str, audiobook: str) -> pl.DataFrame:
     """`records.TIMESTAMPS` of one book: the segments it brings, none for one that is to be segmented."""
-    earlier = _earlier(lake)
-    if earlier is None:
+    found = lake.find(LAYER)
+    if found is None or "timestamps.parquet" not in found.files:
         return pl.DataFrame(schema=dict(TIMESTAMPS))
-    sections = _table(earlier, "catalogue.parquet").filter(language=language, audiobook=audiobook)
-    spans = _table(earlier, "timestamps.parquet").filter(audiobook=audiobook)
+    sections = _table(found, "catalogue.parquet").filter(language=language, audiobook=audiobook)
+    spans = _table(found, "timestamps.parquet").filter(audiobook=audiobook)
     return spans.join(sections.select("section"), on="section", how="semi")
 
 
