@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from s3fs import S3FileSystem
 
 from tests.faulty_server import free_port
 
@@ -26,6 +27,7 @@ def s3_server() -> Iterator[str]:
     server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], **quiet)  # type: ignore[call-overload]
     before = dict(os.environ)
     os.environ.update(KEYS, AWS_ENDPOINT_URL=url)
+    S3FileSystem.clear_instance_cache()  # those of another server are kept under the same name
     try:
         _await(url)
         yield url
@@ -34,6 +36,7 @@ def s3_server() -> Iterator[str]:
         server.wait()
         os.environ.clear()
         os.environ.update(before)
+        S3FileSystem.clear_instance_cache()
 
 
 def new_bucket(url: str) -> str:
