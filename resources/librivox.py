@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -42,6 +43,7 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
         default_factory=dict, description="URL prefix → the prefixes to ask instead, in order."
     )
     max_recording_mb: int = Field(default=2048, description="A larger recording is refused.")
+    pace_file: str = Field(default="", description="By which runs on this machine keep the pace together.")
 
     @classmethod
     def of(cls, settings: Settings) -> LibriVox:
@@ -57,6 +59,7 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
             allowed_hosts=list(source.allowed_hosts),
             mirrors=source.mirrors,
             max_recording_mb=source.max_recording_mb,
+            pace_file=str(settings.home.absolute() / "downloads" / ".pace"),
         )
 
     @contextmanager
@@ -78,6 +81,7 @@ class LibriVox(dg.ConfigurableResource):  # type: ignore[type-arg]
             first_wait_s=self.first_wait_s,
             configured_hosts=tuple(self.allowed_hosts),
             mirrors={**self.mirrors, **(mirrors or {})},
+            pace_file=Path(self.pace_file) if self.pace_file else None,
             metadata_interval_s=1 / self.requests_per_second if interval_s is None else interval_s,
             concurrent_downloads=self.concurrent_downloads,
             most_recording_bytes=self.max_recording_mb * 2**20,

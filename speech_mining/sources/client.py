@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from speech_mining import __version__
 from speech_mining.errors import DownloadError, SettingsError
 from speech_mining.sources.addresses import PUBLIC_HOSTS, AllowedHosts, hosts_of, split_url
 from speech_mining.sources.mirrors import Mirrors
+from speech_mining.sources.pace import Pace
 
 if TYPE_CHECKING:
     import httpx
@@ -63,6 +65,8 @@ class ClientConfig:
     """Whether a catalogue may name recordings as `file:///…`: only for one that lies on this machine itself."""
     metadata_interval_s: float = 1.0
     """Least time between two metadata requests, retries included."""
+    pace_file: Path | None = None
+    """By which processes of this machine keep that pace together."""
     concurrent_downloads: int = 2
     attempts: int = 6
     """Requests in a row that may fail without `renewing_bytes` of new bytes."""
@@ -177,7 +181,9 @@ class PoliteClient:
         self._failing: set[str] = set()
         self._sleep, self._clock, self._now = sleep, clock, now
         self._jitter = random.Random(self.config.seed)
-        self._pace = _Pace(self.config.metadata_interval_s, clock, sleep)
+        self._pace = Pace(
+            self.config.metadata_interval_s, clock=clock, now=now, sleep=sleep, shared=self.config.pace_file
+        )
         self._downloads = threading.BoundedSemaphore(self.config.concurrent_downloads)
         import httpx  # here: loading the code location needs none
 
@@ -418,23 +424,6 @@ class PoliteClient:
                 cause="the address names something else than what it should",
                 fix="look at what is there; raise the cap if it is right",
             )
-
-
-class _Pace:
-    """Keeps requests of all threads at least `interval_s` apart."""
-
-    def __init__(self, interval_s: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._interval_s, self._clock, self._sleep = interval_s, clock, sleep
-        self._lock = threading.Lock()
-        self._next = float("-inf")
-
-    def wait(self) -> None:
-        with self._lock:
-            now = self._clock()
-            start = max(now, self._next)
-            self._next = start + self._interval_s
-        if start > now:
-            self._sleep(start - now)
 
 
 class _Patience:
