@@ -14,6 +14,7 @@ BENCHMARKS = (
     "benchmarks.mining",
     "benchmarks.peers",
     "benchmarks.audio",
+    "benchmarks.embedding",
 )
 
 

@@ -49,6 +49,7 @@ RejectionReason: TypeAlias = Literal[
     "too_long",
     "too_short",
     "no_content",
+    "out_of_memory",
     # a catalogue entry that is not a finished audiobook in a language we mine
     "unfinished",
     "unknown_language",

@@ -16,6 +16,7 @@ from speech_mining.encoders.protocol import Sentence, SpeechEncoder, SpeechSpan,
 from speech_mining.encoders.sonar import (
     SonarSpeech,
     SonarText,
+    _AssetCards,
     default_model_dir,
     locate_weights,
     speech_languages,
@@ -82,13 +83,18 @@ def test_making_an_encoder_and_asking_its_languages_loads_no_heavy_library() -> 
 
 
 def test_speech_vectors_equal_the_pipeline_of_sonar_itself(
-    german: SonarSpeech, waveform: npt.NDArray[np.float32]
+    german: SonarSpeech, models: Path, waveform: npt.NDArray[np.float32]
 ) -> None:
     import torch
+    from fairseq2.models import load_model
+    from sonar.inference_pipelines.speech import SpeechToEmbeddingModelPipeline
 
     items = spans(waveform)
     model = german.load("deu")
-    expected = model.pipeline.predict([torch.tensor(item.samples)[None] for item in items], batch_size=3)
+    card = _AssetCards(models).card("tiny_deu")
+    untouched: Any = load_model(card, device=torch.device("cpu"), dtype=torch.float32)
+    plain = SpeechToEmbeddingModelPipeline(untouched)
+    expected = plain.predict([torch.tensor(item.samples)[None] for item in items], batch_size=3)
     ours = model.vectors([item.samples for item in items])
     np.testing.assert_allclose(unit(ours), unit(expected), atol=1e-5)
     embedded = german.embed(items)

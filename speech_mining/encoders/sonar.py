@@ -23,13 +23,14 @@ import langcodes
 import numpy as np
 import numpy.typing as npt
 
-from speech_mining.encoders.batches import length_batches
+from speech_mining.encoders.batches import Positions, length_batches
+from speech_mining.encoders.feeding import Room, feed
 from speech_mining.encoders.protocol import Embedded, Rejected, Sentence, SpeechSpan
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import SAMPLE_RATE_HZ, RejectionReason
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Part of every version: raise it when the same weights would give other vectors."""
 SPEECH_CARD = "sonar_speech_encoder_{language}"
 TEXT_CARD = "text_sonar_basic_encoder"
@@ -119,10 +120,13 @@ class SonarSpeech:
 
     Args:
         languages: one ISO 639-3 code, or a mapping from ISO 639-3 to the name of an asset card.
-        device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1".
+        device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1". Never more than one: for several GPUs
+            give each its own process and its own partitions.
         dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
-        max_batch_seconds: audio in a batch, padding included. Memory grows with it: lower it where a
-            batch does not fit.
+        max_batch_seconds: audio in a batch, padding included; None is 240 on CUDA and 60 on the CPU, whose caches
+            larger ones leave. A batch that does not fit in memory is halved.
+        feature_threads: batches whose features are computed in advance, each in a thread; None is 4 on CUDA and 1 on
+            the CPU, where the model uses every core. Vectors do not depend on it.
         model_dir: directory of asset cards of one's own; None reads `S2S_MODEL_DIR`.
     """
 
@@ -134,7 +138,8 @@ class SonarSpeech:
         *,
         device: str = "auto",
         dtype: Precision = "auto",
-        max_batch_seconds: float = 240.0,
+        max_batch_seconds: float | None = None,
+        feature_threads: int | None = None,
         model_dir: Path | None = None,
     ) -> None:
         if isinstance(languages, str):
@@ -142,7 +147,7 @@ class SonarSpeech:
         self.cards: Mapping[str, str] = MappingProxyType(dict(languages))
         if not self.cards:
             raise EncoderError("A SONAR speech encoder of no language.", fix="name at least one ISO 639-3 code")
-        self._max_batch_samples = int(max_batch_seconds * SAMPLE_RATE_HZ)
+        self._max_batch_seconds, self._feature_threads = max_batch_seconds, feature_threads
         self._device, self._dtype = device, dtype
         self._assets = _AssetCards(model_dir)
         self._models: dict[str, LoadedSpeech] = {}
@@ -188,11 +193,28 @@ class SonarSpeech:
         work = _Work(len(items), self.dimension, refusals, progress)
         for language, positions in work.by_language([span.language for span in items]).items():
             model = self.load(language)
-            lengths = [items[item].end_sample - items[item].start_sample for item in positions]
-            for batch in length_batches(lengths, self._max_batch_samples):
-                chosen = positions[batch]
-                work.put(chosen, model.vectors([items[item].samples for item in chosen]))
+            self._embed_batches(model, items, positions, work)
         return work.embedded()
+
+    def _embed_batches(
+        self, model: LoadedSpeech, items: Sequence[SpeechSpan], positions: Positions, work: _Work
+    ) -> None:
+        """Embed the spans at `positions`, whose language is the model's."""
+        lengths = np.array([span.end_sample - span.start_sample for span in items], dtype=np.int64)
+        on_cuda = model.device.type == "cuda"
+        seconds = self._max_batch_seconds or (240.0 if on_cuda else 60.0)
+        threads = (4 if on_cuda else 1) if self._feature_threads is None else self._feature_threads
+        room = Room(lambda part: int(lengths[part].max()) * part.size)
+
+        def make(batch: Positions) -> Prepared:
+            return model.prepare(batch, [items[item].samples for item in batch])
+
+        def use(prepared: Prepared) -> None:
+            work.put_parts(room.run(prepared.items, lambda part: model.run(prepared.part(part))))
+
+        batches = [positions[batch] for batch in length_batches(lengths[positions], int(seconds * SAMPLE_RATE_HZ))]
+        for _ in feed(batches, make, use, ahead=threads):
+            pass
 
     def load(self, language: str) -> LoadedSpeech:
         """The model of a language on its device, loaded at the first call.
@@ -258,16 +280,38 @@ class SpeechLimits:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch whose features are computed, on the CPU."""
+
+    items: Positions
+    features: Mapping[int, Any]
+    """Item -> float32 tensor (frames, 80)."""
+    collated: Any
+    """All of them as SONAR's collater pads them, pinned where the model is on CUDA; None: not done yet."""
+
+    def part(self, items: Positions) -> Prepared:
+        """Some of its items, whose padding is yet to be done."""
+        if items.size == self.items.size:
+            return self
+        return Prepared(items, {int(item): self.features[int(item)] for item in items}, None)
+
+
 class LoadedSpeech:
-    """One speech model on its device, with SONAR's own features and collater."""
+    """One speech model on its device, with SONAR's own features and collater; its attention made quick on the CPU."""
 
     def __init__(self, model: Any, device: Any, dtype: Any) -> None:
         from fairseq2.data.data_pipeline import Collater
         from sonar.inference_pipelines.speech import SpeechToEmbeddingModelPipeline
 
+        from speech_mining.encoders.relative_attention import quicken
+
+        if device.type == "cpu":
+            quicken(model)
         self.pipeline: Any = SpeechToEmbeddingModelPipeline(model, device=device, fbank_dtype=dtype)
+        self.device, self.dtype = device, dtype
+        self._convert = _feature_converter()
         self._collate = Collater(pad_value=0, pad_to_multiple=2)
-        self._device = device
 
     def vectors(self, waveforms: Sequence[Waveform]) -> Vectors:
         """Embed waveforms as one batch, as `SpeechToEmbeddingModelPipeline.predict` would: float32 (n, d), any length.
@@ -275,17 +319,36 @@ class LoadedSpeech:
         Args:
             waveforms: float32 (samples,) each, 16 kHz, within the model's limits.
         """
+        return self.run(self.prepare(np.arange(len(waveforms)), waveforms))
+
+    def prepare(self, items: Positions, waveforms: Sequence[Waveform]) -> Prepared:
+        """Compute the features of a batch, in any thread: they never touch the GPU."""
         import torch
-        from sonar.inference_pipelines.utils import extract_sequence_batch
 
         with torch.inference_mode():
             features = [self._features(torch.tensor(waveform)) for waveform in waveforms]
-            batch = extract_sequence_batch(self._collate(features), self._device)
-            return _as_float32(self.pipeline.model(*batch).sentence_embeddings)
+            collated = self._collate(features)
+            if self.device.type == "cuda":
+                collated = {**collated, "seqs": collated["seqs"].pin_memory()}
+        return Prepared(items, dict(zip(items.tolist(), features, strict=True)), collated)
+
+    def run(self, prepared: Prepared) -> Vectors:
+        """Embed a batch: float32 (n, d), any length, in the order of its items.
+
+        Raises:
+            RuntimeError: among others, when memory does not suffice; see `feeding.is_out_of_memory`.
+        """
+        import torch
+        from fairseq2.nn import BatchLayout
+
+        with torch.inference_mode():
+            collated = prepared.collated or self._collate([prepared.features[int(item)] for item in prepared.items])
+            frames = collated["seqs"].to(self.device, self.dtype, non_blocking=self.device.type == "cuda")
+            layout = BatchLayout.of(frames, collated["seq_lens"])
+            return _as_float32(self.pipeline.model(frames, layout).sentence_embeddings)
 
     def _features(self, waveform: Any) -> Any:
-        given = {"waveform": waveform[:, None], "sample_rate": float(SAMPLE_RATE_HZ)}
-        return self.pipeline.convert_to_fbank(given)["fbank"]
+        return self._convert({"waveform": waveform[:, None], "sample_rate": float(SAMPLE_RATE_HZ)})["fbank"]
 
 
 class SonarText:
@@ -353,9 +416,10 @@ class SonarText:
         refusals = {item: reason for item, given in enumerate(tokens) if (reason := self.load().refusal(given))}
         work = _Work(len(items), self.dimension, refusals, progress)
         kept = work.kept
+        room = Room(lambda part: max(len(tokens[item]) for item in part) * part.size)
         for batch in length_batches([len(tokens[item]) for item in kept], self._max_batch_tokens):
-            chosen = kept[batch]
-            work.put(chosen, self.load().vectors([tokens[item] for item in chosen]))
+            parts = room.run(kept[batch], lambda part: self.load().vectors([tokens[item] for item in part]))
+            work.put_parts(parts)
         return work.embedded()
 
     def load(self) -> LoadedText:
@@ -456,7 +520,20 @@ class _Work:
         self._rows[items[usable]] = vectors[usable] / norms[usable, None]
         for item in items[~usable]:
             self._refusals[int(item)] = ("not_a_number", "the encoder's own output is not a direction")
-        self._done += len(items)
+        self._count(len(items))
+
+    def put_parts(self, parts: Iterable[tuple[Positions, Vectors | None]]) -> None:
+        """Store parts of a batch as `feeding.Room.run` gives them; an item that no memory holds is a rejection."""
+        for items, vectors in parts:
+            if vectors is not None:
+                self.put(items, vectors)
+                continue
+            for item in items:
+                self._refusals[int(item)] = ("out_of_memory", "it does not fit in memory, even alone")
+            self._count(len(items))
+
+    def _count(self, items: int) -> None:
+        self._done += items
         self._progress(self._done, len(self._rows))
 
     def embedded(self) -> Embedded:
@@ -664,6 +741,21 @@ def _sha256(path: Path, size: int, modified_ns: int) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _feature_converter() -> Any:
+    """The filter bank that SONAR's pipelines use, in float32 on the CPU: threads may share it."""
+    import torch
+    from fairseq2.data.audio import WaveformToFbankConverter
+
+    return WaveformToFbankConverter(
+        num_mel_bins=80,
+        waveform_scale=2**15,
+        channel_last=True,
+        standardize=True,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def _as_float32(vectors: Any) -> Vectors:
