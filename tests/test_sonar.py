@@ -272,7 +272,7 @@ def test_the_encoders_keep_the_protocols_promises(german: SonarSpeech, text: Son
 
 def test_the_version_names_code_card_and_the_checkpoints_own_digest(german: SonarSpeech, models: Path) -> None:
     digest = hashlib.sha256((models / "tiny_deu.pt").read_bytes()).hexdigest()
-    assert german.version == f"sonar-speech-1+tiny_deu:sha256-{digest}"
+    assert german.version == f"sonar-speech-2+tiny_deu:sha256-{digest}"
     text_version = SonarText("tiny_text", model_dir=models).version
     assert re.fullmatch(r"sonar-text-1\+tiny_text:sha256-[0-9a-f]{64}:sha256-[0-9a-f]{64}", text_version)
 
