@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     catalogue_url: str = Field(MINIATURE, description="LibriVox API, a mirror of it, or the embedded 'miniature'.")
     languages: Annotated[tuple[Language, ...], NoDecode] = ("deu", "eng", "fra", "spa")
     speech_pairs: Annotated[tuple[str, ...], NoDecode] = Field((), description="Default: every two languages.")
-    encoder: str = Field(MINIATURE, description="'miniature', 'sonar', or a path to a student's weights.")
+    encoder: str = Field(MINIATURE, description="'miniature', 'sonar', 'sonar:<card>', or a student's path.")
     encoders: dict[str, str] = Field(default_factory=dict, description="Language → encoder, where it differs.")
     model_dir: Path | None = Field(None, description="Folder of SONAR cards and checkpoints (air-gapped machines).")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'.")

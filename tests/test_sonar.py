@@ -274,7 +274,7 @@ def test_the_version_names_code_card_and_the_checkpoints_own_digest(german: Sona
     digest = hashlib.sha256((models / "tiny_deu.pt").read_bytes()).hexdigest()
     assert german.version == f"sonar-speech-2+tiny_deu:sha256-{digest}"
     text_version = SonarText("tiny_text", model_dir=models).version
-    assert re.fullmatch(r"sonar-text-1\+tiny_text:sha256-[0-9a-f]{64}:sha256-[0-9a-f]{64}", text_version)
+    assert re.fullmatch(r"sonar-text-2\+tiny_text:sha256-[0-9a-f]{64}:sha256-[0-9a-f]{64}", text_version)
 
 
 def test_the_version_changes_with_the_checkpoint(tmp_path: Path) -> None:

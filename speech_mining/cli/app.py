@@ -16,7 +16,9 @@ from rich.markup import escape
 from speech_mining import __version__
 from speech_mining.cli.bench import bench
 from speech_mining.cli.doctor import doctor
+from speech_mining.cli.evaluate import evaluate
 from speech_mining.cli.mine import mine
+from speech_mining.cli.models import models
 from speech_mining.cli.segment import segment
 from speech_mining.cli.train import train
 from speech_mining.errors import SpeechMiningError
@@ -46,8 +48,9 @@ def _s2s(
 
 
 def _bind() -> typer.Typer:
-    for command in (mine, bench, segment, train, doctor):
+    for command in (mine, bench, segment, train, evaluate, doctor):
         app.command()(command)
+    app.add_typer(models, name="models")
     for offered in sorted(entry_points(group="speech_mining.commands"), key=lambda point: point.name):
         app.command(name=offered.name)(offered.load())
     return app
