@@ -15,6 +15,9 @@ BENCHMARKS = (
     "benchmarks.peers",
     "benchmarks.audio",
     "benchmarks.embedding",
+    "benchmarks.students",
+    "benchmarks.duplicates",
+    "benchmarks.text",
 )
 
 

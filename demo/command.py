@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from resources.settings import Settings
     from speech_mining.lake import Lake
-    from speech_mining.quality.summary import Summary
+    from speech_mining.quality.summary import Mined, PairSummary, Summary
 
 
 def demo(
@@ -37,8 +36,8 @@ def demo(
     """Mine the embedded miniature library, end to end, and compare what was found with the truth.
 
     Audiobooks in four languages are read from a LibriVox mirror on loopback, segmented, embedded, indexed, mined for
-    translations, filtered into corpora, checked and reported: the same Dagster assets that `make dev` shows. Running
-    it again materializes everything again.
+    translations among each other and in texts, filtered into corpora, checked and reported: the same Dagster assets
+    that `make dev` shows. Running it again materializes everything again.
 
     Examples:
       s2s demo
@@ -48,7 +47,8 @@ def demo(
     began = time.perf_counter()
     summary, settings = _materialise(home)
     console = Console(stderr=as_json)
-    console.print(_table(summary))
+    for table in _tables(summary):
+        console.print(table)
     console.print(_totals(summary, settings, time.perf_counter() - began), highlight=False)
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), sort_keys=True))
@@ -62,7 +62,7 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
     import dagster as dg
 
     from demo.home import set_pools
-    from demo.pipeline import first_stage, further_stages, release_killed_runs, run_stage
+    from demo.pipeline import first_stages, further_stages, release_killed_runs, run_stage
     from s2s_assets.definitions import build
 
     definitions = build(_impatient(settings))
@@ -76,9 +76,12 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
                 bar.update(task, now=line)
 
         _tell_of_retries(tell)
-        run_stage(definitions, instance, first_stage(), tell)
+        known = first_stages(settings)
+        for stage in known:
+            bar.update(task, description=stage.title)
+            run_stage(definitions, instance, stage, tell)
         stages = further_stages(settings, instance)
-        bar.update(task, total=len(stages) + 1, completed=1)
+        bar.update(task, total=len(stages) + len(known), completed=len(known))
         for stage in stages:
             bar.update(task, description=stage.title)
             run_stage(definitions, instance, stage, tell)
@@ -116,42 +119,49 @@ def _progress() -> Progress:
 
 
 def _summary(settings: Settings) -> Summary:
+    from resources.truth import known_truths
     from speech_mining.lake import Lake
     from speech_mining.quality.summary import summarise
 
     lake = Lake(settings.lake_url)
-    return summarise(lake, settings.languages, settings.mined_pairs, _truth(settings, lake))
+    mined = [_with_truth(settings, lake, one) for one in known_truths(settings)]
+    return summarise(lake, settings.languages, mined)
 
 
-def _truth(settings: Settings, lake: Lake) -> pl.DataFrame | None:
-    """The known translations: those that the settings name, or the miniature library's where it was mined.
+def _with_truth(settings: Settings, lake: Lake, mined: Mined) -> Mined:
+    """The truth that the settings name, or the miniature library's where its audiobooks were mined.
 
     The library may be mined from a mirror of the user's own, so its books decide and not its address.
     """
     import polars as pl
 
     from resources.settings import LIBRARY
+    from speech_mining.mining.kinds import SPEECH_TO_SPEECH
 
-    if settings.truth_path:
-        return pl.read_parquet(str(settings.truth_path))
+    if mined.truth is not None or mined.kind != SPEECH_TO_SPEECH:
+        return mined
     truth = pl.read_parquet(LIBRARY / "truth.parquet")
     known = set(truth["source_audiobook"]) | set(truth["target_audiobook"])
-    mined = {book for language in settings.languages for book in lake.keys("raw_audio", language)}
-    return truth if known & mined else None
+    there = {book for language in settings.languages for book in lake.keys("raw_audio", language)}
+    return replace(mined, truth=truth) if known & there else mined
 
 
-def _table(summary: Summary) -> Table:
-    table = Table(title="Speech-to-speech corpora")
+def _tables(summary: Summary) -> list[Table]:
+    tables = [_table("Speech-to-speech corpora", summary.language_pairs)]
+    return tables + ([_table("Speech-to-text corpora", summary.with_text)] if summary.with_text else [])
+
+
+def _table(title: str, pairs: Sequence[PairSummary]) -> Table:
+    table = Table(title=title)
     for column in ("pair", "threshold", "pairs", "source min", "target min", "precision", "recall"):
         table.add_column(column, justify="left" if column == "pair" else "right")
-    for pair in summary.language_pairs:
+    for pair in pairs:
         compared = pair.comparison
         table.add_row(
             pair.pair,
             f"{pair.threshold:.2f}",
             str(pair.pairs),
-            f"{pair.source_hours * 60:.1f}",
-            f"{pair.target_hours * 60:.1f}",
+            *("text" if hours is None else f"{hours * 60:.1f}" for hours in (pair.source_hours, pair.target_hours)),
             f"{compared.precision:.3f}" if compared else "",
             f"{compared.recall:.3f}" if compared else "",
         )
@@ -159,11 +169,18 @@ def _table(summary: Summary) -> Table:
 
 
 def _totals(summary: Summary, settings: Settings, seconds: float) -> str:
+    from speech_mining.quality.summary import precision_of, recall_of
+
     lines = [
         f"{summary.audiobooks} audiobooks, {summary.recordings} recordings, {summary.audio_hours * 60:.1f} minutes of "
         f"audio, {summary.segments} candidate segments, {summary.pairs} pairs in {seconds:.0f} s."
     ]
     if summary.precision is not None and summary.recall is not None:
         lines.append(f"Against the known truth: precision {summary.precision:.3f}, recall {summary.recall:.3f}.")
+    precision, recall = precision_of(summary.with_text), recall_of(summary.with_text)
+    if precision is not None and recall is not None:
+        mined = sum(pair.pairs for pair in summary.with_text)
+        told = f"Speech with {summary.sentences} sentences of text: {mined} pairs"
+        lines.append(f"{told}, precision {precision:.3f}, recall {recall:.3f}.")
     lines.append(f"Everything is in {settings.home}; `make dev` opens it in the Dagster UI.")
     return "\n".join(lines)

@@ -17,12 +17,14 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from partitions.audiobooks import audiobooks
 from partitions.languages import layer
+from partitions.text_shards import text_shards
 from resources.settings import Settings
 from speech_mining.errors import SpeechMiningError
 from speech_mining.lake import alive
+from speech_mining.mining.kinds import KINDS
 
 BOOK_LAYERS = ("raw_audio", "segments", "speech_embeddings")
-PAIR_LAYERS = ("s2s_neighbours", "s2s_pairs", "s2s_corpus")
+PAIR_LAYERS = ("neighbours", "pairs", "corpus")
 
 _OWNER = "s2s/owner"
 """Run tag: which process of which machine a run lives in."""
@@ -47,14 +49,21 @@ class Stage:
         return {ASSET_PARTITION_RANGE_START_TAG: self.books[0], ASSET_PARTITION_RANGE_END_TAG: self.books[-1]}
 
 
-def first_stage() -> Stage:
-    """Reads the catalogue; only then is it known which audiobooks there are."""
-    return Stage("catalogue", (dg.AssetKey("catalogue"),))
+def first_stages(settings: Settings) -> list[Stage]:
+    """Reads the catalogue and lists text; only then is it known which audiobooks and shards there are."""
+    written = [Stage("text", (dg.AssetKey("text_shards"),))] if settings.text_languages else []
+    return [Stage("catalogue", (dg.AssetKey("catalogue"),)), *written]
 
 
 def further_stages(settings: Settings, instance: dg.DagsterInstance) -> list[Stage]:
-    """Everything after the catalogue: books by language, indexes, pairs, reports."""
-    return [*_books(settings, instance), *_indexes(settings), *_pairs(settings), *_reports(settings)]
+    """Everything after that: books and text by language, indexes, pairs, reports."""
+    return [
+        *_books(settings, instance),
+        *_texts(settings, instance),
+        *_indexes(settings),
+        *_pairs(settings),
+        *_reports(settings),
+    ]
 
 
 def _books(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Stage]:
@@ -65,14 +74,29 @@ def _books(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Stage]:
             yield Stage(f"{language}: {len(books)} audiobooks", assets, books=books)
 
 
+def _texts(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Stage]:
+    """Cleaned by shard; freed of repeats when all of a language are clean; then embedded by shard."""
+    for language in settings.text_languages:
+        shards = tuple(instance.get_dynamic_partitions(str(text_shards(language).name)))
+        if shards:
+            told = f"{language}: {len(shards)} shards of text"
+            yield Stage(told, (layer(language, "text_sentences"),), books=shards)
+            yield Stage(f"{language}: repeats", (layer(language, "text_duplicates"),), partition=language)
+            yield Stage(told, (layer(language, "text_embeddings"),), books=shards)
+
+
 def _indexes(settings: Settings) -> Iterator[Stage]:
     for language in settings.languages:
         yield Stage(f"{language}: index", (layer(language, "speech_index"),), partition=language)
+    for language in settings.text_languages:
+        yield Stage(f"{language}: index of text", (layer(language, "text_index"),), partition=language)
 
 
 def _pairs(settings: Settings) -> Iterator[Stage]:
-    for pair in settings.mined_pairs:
-        yield Stage(f"{pair}: mining", tuple(dg.AssetKey(name) for name in PAIR_LAYERS), partition=pair)
+    for kind in KINDS:
+        for pair in settings.pairs_of(kind.name):
+            told = f"{pair}: {kind.group.replace('_', ' ')}"
+            yield Stage(told, tuple(dg.AssetKey(kind.layer(name)) for name in PAIR_LAYERS), partition=pair)
 
 
 def _reports(settings: Settings) -> Iterator[Stage]:

@@ -1,4 +1,4 @@
-"""Pairs of languages: `deu-eng`, in alphabetical order for speech with speech."""
+"""Pairs of languages: `deu-eng`, in alphabetical order within a modality, else the source's language first."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def pairs_of(language: str, pairs: Sequence[str]) -> list[str]:
 def pair_partitions(pairs: Sequence[str]) -> dg.StaticPartitionsDefinition:
     """The partition set of everything made for a pair."""
     return dg.StaticPartitionsDefinition(list(pairs))
+
+
+def speech_text_pairs(speech: Iterable[str], text: Iterable[str]) -> list[str]:
+    """Every language of speech with every language of text, its own among them: those are transcripts."""
+    return [f"{spoken}-{written}" for spoken, written in itertools.product(sorted(set(speech)), sorted(set(text)))]
 
 
 def from_language(language: str, pairs: Sequence[str]) -> dg.PartitionMapping:

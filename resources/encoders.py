@@ -1,44 +1,67 @@
 """Encoders as a Dagster resource: which one speaks for which language, loaded once and only where it is used.
 
-What belongs here is choice. How an encoder works is in `speech_mining.encoders`.
+What belongs here is choice. Which class a name means is in `speech_mining.encoders.choice`, how an encoder works in its
+own module.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
+from resources.settings import STUDENT, Settings
+from speech_mining.encoders.choice import (
+    SPEECH_CHOICES,
+    TEXT_CHOICES,
+    reads_any_language,
+    speech_encoder,
+    text_encoder,
+)
+from speech_mining.encoders.promoted import promoted_weights
 from speech_mining.encoders.protocol import SpeechEncoder, TextEncoder
 from speech_mining.errors import EncoderError
-
-MINIATURE, SONAR, LASER, HUGGING_FACE = "miniature", "sonar", "laser", "hf"
-SPEECH_CHOICES = "'miniature', 'sonar', 'sonar:<card>', or a path to a student's weights"
-TEXT_CHOICES = "'sonar', 'sonar:<card>', 'laser', 'laser:<card>', or 'hf:<name or folder>'"
+from speech_mining.lake import Lake
 
 
 class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Makes the speech and the text encoder of a language; weights are loaded when the first item is embedded."""
 
-    default: str = Field(default=MINIATURE, description=f"Of speech: {SPEECH_CHOICES}.")
+    default: str = Field(default="miniature", description=f"Of speech: {SPEECH_CHOICES}, or 'student:<name>'.")
     by_language: dict[str, str] = Field(default_factory=dict, description="Language → speech encoder, if it differs.")
-    text_default: str = Field(default=SONAR, description=f"Of text: {TEXT_CHOICES}.")
+    text_default: str = Field(default="sonar", description=f"Of text: {TEXT_CHOICES}.")
     text_by_language: dict[str, str] = Field(
         default_factory=dict, description="Language → text encoder, if it differs."
     )
     model_dir: str = Field(default="", description="Folder of cards and models of one's own; empty: S2S_MODEL_DIR.")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1'.")
 
-    def speech(self, language: str) -> SpeechEncoder:
+    @classmethod
+    def of(cls, settings: Settings) -> Encoders:
+        """The one that the settings ask for."""
+        return cls(
+            default=settings.encoder,
+            by_language=settings.encoders,
+            text_default=settings.text_encoder_of(""),
+            text_by_language=settings.text_encoders,
+            model_dir=str(settings.model_dir or ""),
+            device=settings.device,
+        )
+
+    def speech(self, language: str, lake: Lake | None = None) -> SpeechEncoder:
         """The encoder that embeds speech of a language.
 
+        Args:
+            language: ISO 639-3.
+            lake: where students are kept that were trained and promoted here; None where none is asked for.
+
         Raises:
-            EncoderError: the weights are missing, or the encoder was not trained for the language.
+            EncoderError: the weights are missing, the encoder was not trained for the language, or no version of the
+                student was promoted yet.
         """
         chosen = self.by_language.get(language, self.default)
-        encoder = _speech(chosen, language, self.model_dir, self.device)
+        encoder = self.named(chosen, language, lake)
         if language not in encoder.languages:
             raise EncoderError(
                 f"The encoder {encoder.name} does not know the language {language}.",
@@ -47,6 +70,12 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
                 fix=f'set S2S_ENCODERS=\'{{"{language}": "sonar"}}\' or train a student for it',
             )
         return encoder
+
+    def named(self, chosen: str, language: str, lake: Lake | None = None) -> SpeechEncoder:
+        """The encoder of speech that a name means; `student:<name>` is what was promoted of that student."""
+        if lake is not None and chosen.startswith(STUDENT):
+            chosen = str(promoted_weights(lake, chosen.removeprefix(STUDENT)))
+        return speech_encoder(chosen, language, model_dir=self._folder, device=self.device)
 
     def text(self, language: str) -> TextEncoder:
         """The encoder that embeds sentences of a language.
@@ -57,66 +86,20 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
             EncoderError: no such encoder, or it was not trained for the language.
         """
         chosen = self.text_by_language.get(language, self.text_default)
-        encoder = _text(chosen, self.model_dir, self.device)
-        vouched = not encoder.languages and chosen.startswith(f"{HUGGING_FACE}:")
-        if not vouched and language not in encoder.languages:
+        encoder = self.text_named(chosen)
+        if language not in encoder.languages and not reads_any_language(chosen, encoder):
             raise EncoderError(
                 f"The text encoder {encoder.name} does not know the language {language}.",
                 expected=f"one of {', '.join(sorted(encoder.languages))}",
                 cause="no text encoder was chosen for this language",
-                fix=f"choose {TEXT_CHOICES} for {language} in the resource's text_by_language",
+                fix=f"choose {TEXT_CHOICES} for {language} in text_encoders",
             )
         return encoder
 
+    def text_named(self, chosen: str) -> TextEncoder:
+        """The encoder of text that a name means."""
+        return text_encoder(chosen, model_dir=self._folder, device=self.device)
 
-def _speech(chosen: str, language: str, model_dir: str, device: str) -> SpeechEncoder:
-    kind, _, named = chosen.partition(":")
-    if kind == SONAR:
-        return _sonar(language, named, model_dir, device)
-    if kind in (LASER, HUGGING_FACE) and (named or kind == LASER):
-        raise EncoderError(
-            f"{chosen!r} chosen as an encoder of speech.", expected=SPEECH_CHOICES, cause="it reads text"
-        )
-    return _student(chosen)
-
-
-@lru_cache(maxsize=8)
-def _sonar(language: str, card: str, model_dir: str, device: str) -> SpeechEncoder:
-    from speech_mining.encoders.sonar import SonarSpeech
-
-    return SonarSpeech({language: card} if card else language, device=device, model_dir=_folder(model_dir))
-
-
-@lru_cache(maxsize=8)
-def _student(chosen: str) -> SpeechEncoder:
-    from speech_mining.encoders.student import Student
-
-    return Student.load(None if chosen == MINIATURE else Path(chosen))
-
-
-@lru_cache(maxsize=4)
-def _text(chosen: str, model_dir: str, device: str) -> TextEncoder:
-    """One encoder for all its languages: its weights are loaded once in a process."""
-    kind, _, named = chosen.partition(":")
-    if kind == SONAR:
-        from speech_mining.encoders.sonar import TEXT_CARD, SonarText
-
-        return SonarText(named or TEXT_CARD, device=device, model_dir=_folder(model_dir))
-    if kind == LASER:
-        from speech_mining.encoders.laser import LASER2_CARD, Laser
-
-        return Laser(named or LASER2_CARD, device=device, model_dir=_folder(model_dir))
-    if kind == HUGGING_FACE and named:
-        from speech_mining.encoders.huggingface import HuggingFaceText
-
-        return HuggingFaceText(named, device=device, model_dir=_folder(model_dir))
-    raise EncoderError(
-        f"There is no text encoder {chosen!r}.",
-        expected=TEXT_CHOICES,
-        cause="the name is mistyped, or it is an encoder of speech",
-        fix="correct the resource's text_default or text_by_language",
-    )
-
-
-def _folder(model_dir: str) -> Path | None:
-    return Path(model_dir) if model_dir else None
+    @property
+    def _folder(self) -> Path | None:
+        return Path(self.model_dir) if self.model_dir else None

@@ -6,13 +6,16 @@ What belongs here is presentation only; figures come from the library.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from speech_mining.quality.hours import hours_of
 from speech_mining.records import DESCRIPTIONS, Schema
+
+if TYPE_CHECKING:
+    from speech_mining.knn.index_renewal import Renewal
 
 SHOWN_DECIMALS = 4
 
@@ -73,3 +76,25 @@ def listed(values: Sequence[str], *, limit: int = 30) -> dg.MarkdownMetadataValu
     shown = [f"- {value}" for value in values[:limit]]
     more = [f"- … and {len(values) - limit} more"] if len(values) > limit else []
     return dg.MetadataValue.md("\n".join(shown + more) or "none")
+
+
+def index_figures(renewal: Renewal) -> dict[str, Any]:
+    """Entries about an index: what it is, how it came to be, what it finds."""
+    from speech_mining.knn.index import describe_index
+
+    record = renewal.record
+    told = {
+        **describe_index(renewal.index),
+        "factory": record.factory,
+        "built": renewal.built,
+        "added": renewal.added,
+        "removed": renewal.removed,
+        "trained_rows": record.trained_rows,
+        "trained_on": record.trained_on,
+        "refine_factor": record.refine_factor,
+        "recall_at_16": record.recall_at_16,
+        "recall_by_kind": record.recall_by_kind,
+        "unrefined_recall_at_16": record.unrefined_recall_at_16,
+        "recall_queries": record.recall_queries,
+    }
+    return {f"index_{name}": value for name, value in told.items() if value is not None}

@@ -29,7 +29,11 @@ MINIATURE = "miniature"
 LIBRARY = Path(__file__).parent.parent / "demo" / "library"
 """The embedded miniature library: what `make demo` mines."""
 
+STUDENT = "student:"
+"""Before the name of a student of one's own, where an encoder is named."""
+
 Language = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+StudentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
 class _Strict(BaseModel):
@@ -81,6 +85,55 @@ class MiningSettings(_Strict):
         if self.floor > self.threshold:
             raise ValueError(f"floor ({self.floor}) must not exceed threshold ({self.threshold})")
         return self
+
+
+class FilterSettings(_Strict):
+    """Which models judge the pairs by their embeddings, and what a pair must reach; the encoder must be SONAR."""
+
+    blaser: str = Field("", description="Card of BLASER 2.0-QE, such as 'blaser_2_0_qe'; empty: off.")
+    mutox: str = Field("", description="Card of MuTox, such as 'sonar_mutox'; empty: off.")
+    least_blaser_qe: float | None = Field(None, description="Least BLASER score, about 1 to 5; default: any.")
+    most_toxicity: float | None = Field(None, ge=0, le=1, description="Most toxicity of either side; default: any.")
+    most_added_toxicity: float | None = Field(
+        None, ge=0, le=1, description="How much more toxic the target may be than the source; default: any."
+    )
+    most_lost_toxicity: float | None = Field(
+        None, ge=0, le=1, description="How much more toxic the source may be than the target; default: any."
+    )
+    vector_length: float | None = Field(
+        None, gt=0, description="Length of SONAR's vectors, for MuTox, where the lake does not keep it (about 0.2)."
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> FilterSettings:
+        of_mutox = ("most_toxicity", "most_added_toxicity", "most_lost_toxicity", "vector_length")
+        for card, names in (("blaser", ("least_blaser_qe",)), ("mutox", of_mutox)):
+            idle = [name for name in names if getattr(self, name) is not None and not getattr(self, card)]
+            if idle:
+                raise ValueError(f"{idle[0]} is set, and filters.{card} names no card that gives the score")
+        return self
+
+    def but(self, changes: Mapping[str, float]) -> FilterSettings:
+        """The same with other limits, held against the cards.
+
+        Raises:
+            SettingsError: a limit that cannot be, or has no card.
+        """
+        try:
+            return FilterSettings.model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SettingsError(
+                f"The filters {dict(changes)} cannot be: {first['msg']}.",
+                expected="limits of filters that are on, toxicity from 0 to 1",
+                fix="name the card in filters.blaser or filters.mutox, or leave the limit out of the run's config",
+            ) from None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the scores that are on; none: no filter is."""
+        of_mutox = ("source_toxicity", "target_toxicity") if self.mutox else ()
+        return (*(("blaser_qe",) if self.blaser else ()), *of_mutox)
 
 
 class RecurringSettings(_Strict):
@@ -135,6 +188,45 @@ class IngestSettings(_Strict):
     retry_hours: float = Field(6.0, gt=0, description="How often what is missing or incomplete is tried again.")
 
 
+class StudentSettings(_Strict):
+    """A student: an encoder of speech that is trained here, from transcribed speech into a teacher's space."""
+
+    data: tuple[Path, ...] = Field(min_length=1, description="Sets of transcribed speech, see docs/training.md.")
+    format: str = Field("auto", description="Of the sets; 'auto' finds it.")
+    language: str = Field("", description="Of clips that name none, ISO 639-3.")
+    translation_language: str = Field("", description="Of translations that name none, ISO 639-3.")
+    teacher: str = Field("sonar", description="The encoder of text whose space is learned.")
+    target: Literal["transcription", "translation", "both"] = Field(
+        "transcription", description="Whose vectors the student learns to give."
+    )
+    dev_share: float = Field(0.05, gt=0, lt=0.5, description="Of the clips, where a set has no split 'dev'.")
+    test_share: float = Field(0.05, gt=0, lt=0.5, description="Of the clips, where a set has no split 'test'.")
+    keep_leaks: bool = Field(False, description="Train also on clips that dev or test hold too.")
+    against: tuple[str, ...] = Field((), description="Encoders of speech to examine beside it, such as 'sonar'.")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1, description="How much higher than the current encoder's its error may be, as a share of all."
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="Architecture, loss, schedule and the rest: see docs/training.md."
+    )
+
+
+class TextSettings(_Strict):
+    """Text: where it is, and how speech is mined against it. How it is cleaned is `cleaning`."""
+
+    shards: dict[Language, tuple[str, ...]] = Field(
+        default_factory=dict, description="Language → files, folders, globs, lists of files or URLs of its text."
+    )
+    format: str = Field("auto", description="Of the shards; 'auto' looks at each.")
+    threshold: float = Field(1.07, description="Pairs from this score upward enter a corpus of speech and text.")
+    text_threshold: float = Field(1.06, description="Pairs from this score upward enter a corpus of text and text.")
+    cleaning: dict[str, Any] = Field(default_factory=dict, description="What is kept of a text: see docs/text.md.")
+    lower_case: bool = Field(False, description="Whether the encoder reads lower case, as LASER does.")
+    strip_quotes: bool = Field(False, description="Whether quotes around a whole sentence are kept from the encoder.")
+    memory_gb: float = Field(4.0, gt=0, description="Memory for finding what is repeated across shards.")
+    shards_a_run: int = Field(10, ge=1, le=1000, description="Shards of one run of the sensor `text_shards`, at most.")
+
+
 class PoolSettings(_Strict):
     """How many steps of a kind run at once on this instance."""
 
@@ -155,15 +247,32 @@ class Settings(BaseSettings):
     catalogue_url: str = Field(MINIATURE, description="LibriVox API, a mirror of it, or the embedded 'miniature'.")
     languages: Annotated[tuple[Language, ...], NoDecode] = ("deu", "eng", "fra", "spa")
     speech_pairs: Annotated[tuple[str, ...], NoDecode] = Field((), description="Default: every two languages.")
-    encoder: str = Field(MINIATURE, description="'miniature', 'sonar', 'sonar:<card>', or a student's path.")
+    speech_text_pairs: Annotated[tuple[str, ...], NoDecode] | None = Field(
+        None, description="Speech first, as in deu-eng. Default: every language with every language of text."
+    )
+    text_speech_pairs: Annotated[tuple[str, ...], NoDecode] = Field((), description="Text first. Default: none.")
+    text_pairs: Annotated[tuple[str, ...], NoDecode] = Field((), description="Text with text. Default: none.")
+    encoder: str = Field(
+        MINIATURE, description="'miniature', 'sonar', 'sonar:<card>', a student's path, or 'student:<name>'."
+    )
     encoders: dict[str, str] = Field(default_factory=dict, description="Language → encoder, where it differs.")
+    text_encoder: str = Field("", description="Of text; default: the one whose space the encoder of speech shares.")
+    text_encoders: dict[str, str] = Field(
+        default_factory=dict, description="Language → encoder of text, if it differs."
+    )
+    students: dict[StudentName, StudentSettings] = Field(
+        default_factory=dict, description="Name → an encoder that is trained here."
+    )
     model_dir: Path | None = Field(None, description="Folder of SONAR cards and checkpoints (air-gapped machines).")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'.")
     index_factory: str = Field("", description="FAISS index_factory string; default: chosen by size.")
     truth: Path | None = Field(None, description="Known translations, to compare with (parquet).")
+    text_truth: Path | None = Field(None, description="Known texts of speech, to compare with (parquet).")
     segmentation: SegmentationSettings = SegmentationSettings()
     mining: MiningSettings = MiningSettings()
+    filters: FilterSettings = FilterSettings()
     recurring: RecurringSettings = RecurringSettings()
+    text: TextSettings = TextSettings()
     librivox: LibriVoxSettings = LibriVoxSettings()
     storage: StorageSettings = StorageSettings()
     ingest: IngestSettings = IngestSettings()
@@ -183,7 +292,7 @@ class Settings(BaseSettings):
         """Arguments win over the environment, the environment over the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home() / FILE)
 
-    @field_validator("languages", "speech_pairs", mode="before")
+    @field_validator("languages", "speech_pairs", "speech_text_pairs", "text_speech_pairs", "text_pairs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`deu,eng` in the environment is a list too."""
@@ -202,7 +311,32 @@ class Settings(BaseSettings):
             raise ValueError(f"encoders: {sorted(unknown)} are not among the languages {','.join(self.languages)}")
         return self
 
-    @field_validator("truth")
+    @model_validator(mode="after")
+    def _pairs_with_text_are_of_languages(self) -> Settings:
+        spoken, written = set(self.languages), set(self.text_languages)
+        sides = {
+            "speech_text_pairs": (self.speech_text_pairs or (), spoken, written),
+            "text_speech_pairs": (self.text_speech_pairs, written, spoken),
+            "text_pairs": (self.text_pairs, written, written),
+        }
+        for name, (pairs, sources, targets) in sides.items():
+            for pair in pairs:
+                source, _, target = pair.partition("-")
+                if source not in sources or target not in targets or (name == "text_pairs" and source >= target):
+                    raise ValueError(
+                        f"{name}: {pair!r} is not of {','.join(sorted(sources)) or 'nothing'} and "
+                        f"{','.join(sorted(targets)) or 'nothing'}; text comes from text.shards"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _students_are_there(self) -> Settings:
+        for chosen in (self.encoder, *self.encoders.values()):
+            if chosen.startswith(STUDENT) and chosen.removeprefix(STUDENT) not in self.students:
+                raise ValueError(f"encoder {chosen!r}: the students are {', '.join(sorted(self.students)) or 'none'}")
+        return self
+
+    @field_validator("truth", "text_truth")
     @classmethod
     def _is_there(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
@@ -223,15 +357,52 @@ class Settings(BaseSettings):
         return tuple(f"{a}-{b}" for i, a in enumerate(known) for b in known[i + 1 :])
 
     @property
+    def text_shards(self) -> dict[str, tuple[str, ...]]:
+        """Language → where its text is; the embedded library brings its own."""
+        if not self.text.shards and self.catalogue_url == MINIATURE:
+            return {language: (str(LIBRARY / "text" / language),) for language in sorted(self.languages)}
+        return dict(sorted(self.text.shards.items()))
+
+    @property
+    def text_languages(self) -> tuple[str, ...]:
+        """The languages that have text."""
+        return tuple(self.text_shards)
+
+    def pairs_of(self, kind: str) -> tuple[str, ...]:
+        """The pairs to mine of a kind: s2s, s2t, t2s or t2t."""
+        if kind == "s2s":
+            return self.mined_pairs
+        if kind == "s2t" and self.speech_text_pairs is None:
+            return tuple(f"{spoken}-{written}" for spoken in sorted(self.languages) for written in self.text_languages)
+        named = {"s2t": self.speech_text_pairs, "t2s": self.text_speech_pairs, "t2t": self.text_pairs}
+        return tuple(sorted(named[kind] or ()))
+
+    def threshold_of(self, kind: str) -> float:
+        """The score from which pairs of a kind enter its corpus."""
+        return {"s2s": self.mining.threshold, "t2t": self.text.text_threshold}.get(kind, self.text.threshold)
+
+    @property
     def truth_path(self) -> Path | None:
         """Known translations; the embedded library brings its own."""
         if self.truth is None and self.catalogue_url == MINIATURE:
             return LIBRARY / "truth.parquet"
         return self.truth
 
+    @property
+    def text_truth_path(self) -> Path | None:
+        """Known texts of speech; the embedded library brings its own."""
+        if self.text_truth is None and self.catalogue_url == MINIATURE and not self.text.shards:
+            return LIBRARY / "text_truth.parquet"
+        return self.text_truth
+
     def encoder_of(self, language: str) -> str:
         """Name or path of the encoder of a language."""
         return self.encoders.get(language, self.encoder)
+
+    def text_encoder_of(self, language: str) -> str:
+        """Name of the encoder of a language's text."""
+        own = MINIATURE if self.encoder == MINIATURE else "sonar"
+        return self.text_encoders.get(language) or self.text_encoder or own
 
 
 def home() -> Path:
@@ -282,7 +453,11 @@ def origins(settings: Settings) -> Mapping[str, tuple[str, str]]:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in tree.items():
-        if isinstance(value, Mapping) and value and name not in {"mirrors", "encoders"}:
+        if (
+            isinstance(value, Mapping)
+            and value
+            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "cleaning"}
+        ):
             found += _flat(value, f"{prefix}{name}.")
         else:
             found.append((f"{prefix}{name}", value))

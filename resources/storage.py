@@ -46,6 +46,15 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Files that came and were refused."""
         return Quarantine(Path(self.scratch).absolute().parent / "quarantine", self.quarantine_mb * 2**20)
 
+    @property
+    def workshop(self) -> Path:
+        """Where training keeps what it resumes from, a folder a student."""
+        return Path(self.scratch).absolute().parent / "training"
+
+    def scratch_of(self, *names: str) -> Path:
+        """A folder on this machine that a layer keeps for itself from run to run; nothing is lost with it but time."""
+        return Path(self.scratch).absolute().parent.joinpath("scratch", *names)
+
     @contextmanager
     def arriving(self, language: str, book: str) -> Iterator[Place]:
         """Where the recordings of a book arrive, as its only writer; what lies there is gone when the block ends well.

@@ -19,6 +19,7 @@ from resources.settings import Settings
 from resources.storage import Lake, Storage
 from speech_mining.knn.index_recall import LEAST_RECALL
 from speech_mining.knn.index_renewal import RECORD
+from speech_mining.mining.kinds import KINDS, Kind
 from speech_mining.quality.checks import (
     CheckOutcome,
     hours_fall_with_threshold,
@@ -46,7 +47,13 @@ OfPartition = Callable[[Lake, str], CheckOutcome]
 def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of the code location."""
     of_languages = [check for language in settings.languages for check in _of_language(language, settings)]
-    return [*of_languages, *_of_pairs(settings), *_of_corpora(settings)]
+    of_kinds = [
+        check
+        for kind in KINDS
+        if settings.pairs_of(kind.name)
+        for check in (*_of_pairs(kind, settings), *_of_corpora(kind, settings))
+    ]
+    return [*of_languages, *of_kinds]
 
 
 def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -89,45 +96,55 @@ def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefini
     ]
 
 
-def _of_pairs(settings: Settings) -> list[dg.AssetChecksDefinition]:
-    bounds = settings.segmentation
+def _of_pairs(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition]:
+    bounds, name = settings.segmentation, kind.layer("pairs")
 
     def durations(lake: Lake, pair: str) -> CheckOutcome:
-        """Both sides of every pair are as long as a segment may be; any length where segments were brought."""
-        brought = any(books_with_spans(lake, language) for language in split(pair))
+        """The spoken sides of every pair are as long as a segment may be; any length where segments were brought."""
+        brought = any(books_with_spans(lake, language) for language in _spoken(kind, pair))
         least, most = (0.0, LONGEST_BROUGHT_S) if brought else (bounds.min_s, bounds.max_s)
-        return pair_durations_within(_file(lake, "s2s_pairs", pair, "pairs.parquet"), least, most)
+        return pair_durations_within(_file(lake, name, pair, "pairs.parquet"), least, most)
 
     def scored(lake: Lake, pair: str) -> CheckOutcome:
         """Pairs stand by decreasing score, none below the floor."""
-        floor = lake.partition("s2s_pairs", pair).read_json("scoring.json")["threshold"]
-        return scores_sorted(_file(lake, "s2s_pairs", pair, "pairs.parquet"), floor)
+        floor = lake.partition(name, pair).read_json("scoring.json")["threshold"]
+        return scores_sorted(_file(lake, name, pair, "pairs.parquet"), floor)
 
     found: dict[str, OfPartition] = {"durations_within_bounds": durations, "scores_reach_the_floor": scored}
-    return [_pair_check(settings, "s2s_pairs", name, check) for name, check in found.items()]
+    if not kind.spoken:
+        del found["durations_within_bounds"]
+    return [_pair_check(kind, settings, name, check, outcome) for check, outcome in found.items()]
 
 
-def _of_corpora(settings: Settings) -> list[dg.AssetChecksDefinition]:
+def _spoken(kind: Kind, pair: str) -> list[str]:
+    """The languages of a pair's sides of speech."""
+    sides = zip((kind.source, kind.target), split(pair), strict=True)
+    return [language for modality, language in sides if modality == "speech"]
+
+
+def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition]:
+    name = kind.layer("corpus")
+
     def overlap(lake: Lake, pair: str) -> CheckOutcome:
         """No two pairs overlap in a recording, on either side."""
-        return no_overlap(_file(lake, "s2s_corpus", pair, "corpus.parquet"))
+        return no_overlap(_file(lake, name, pair, "corpus.parquet"))
 
     def unique(lake: Lake, pair: str) -> CheckOutcome:
-        """Every segment stands in one pair at most."""
-        return one_to_one(_file(lake, "s2s_corpus", pair, "corpus.parquet"))
+        """Every segment, and every sentence, stands in one pair at most."""
+        return one_to_one(_file(lake, name, pair, "corpus.parquet"))
 
     def sorted_above(lake: Lake, pair: str) -> CheckOutcome:
         """The best pair comes first, and none is below the threshold."""
-        threshold = lake.partition("s2s_corpus", pair).read_json("selection.json")["threshold"]
-        return scores_sorted(_file(lake, "s2s_corpus", pair, "corpus.parquet"), threshold)
+        threshold = lake.partition(name, pair).read_json("selection.json")["threshold"]
+        return scores_sorted(_file(lake, name, pair, "corpus.parquet"), threshold)
 
     found: dict[str, OfPartition] = {
         "no_overlap": overlap,
         "one_to_one": unique,
         "scores_reach_the_threshold": sorted_above,
     }
-    partitioned = [_pair_check(settings, "s2s_corpus", name, check) for name, check in found.items()]
-    return [*partitioned, _hours_check(settings)]
+    partitioned = [_pair_check(kind, settings, name, check, outcome) for check, outcome in found.items()]
+    return [*partitioned, *([_hours_check(kind, settings)] if kind.spoken else [])]
 
 
 def _language_check(
@@ -140,12 +157,14 @@ def _language_check(
     return _check
 
 
-def _pair_check(settings: Settings, name: str, check: str, outcome: OfPartition) -> dg.AssetChecksDefinition:
+def _pair_check(
+    kind: Kind, settings: Settings, name: str, check: str, outcome: OfPartition
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=name,
         name=check,
         description=outcome.__doc__,
-        partitions_def=pair_partitions(settings.mined_pairs),
+        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         blocking=True,
     )
     def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
@@ -154,24 +173,24 @@ def _pair_check(settings: Settings, name: str, check: str, outcome: OfPartition)
     return _check
 
 
-def _hours_check(settings: Settings) -> dg.AssetChecksDefinition:
+def _hours_check(kind: Kind, settings: Settings) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset="s2s_corpus",
+        asset=kind.layer("corpus"),
         name="hours_per_threshold",
-        description="Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, both sides) fall as the threshold "
-        "rises, and the corpus is not empty.",
-        partitions_def=pair_partitions(settings.mined_pairs),
+        description="Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, of every spoken side) fall as the "
+        "threshold rises, and the corpus is not empty.",
+        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
     )
     def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-        return _hours_result(storage.lake, context.partition_key)
+        return _hours_result(storage.lake, kind, context.partition_key)
 
     return _check
 
 
-def _hours_result(lake: Lake, pair: str) -> dg.AssetCheckResult:
+def _hours_result(lake: Lake, kind: Kind, pair: str) -> dg.AssetCheckResult:
     from speech_mining.quality.plots import as_markdown_image, plot_hours
 
-    partition = lake.partition("s2s_corpus", pair)
+    partition = lake.partition(kind.layer("corpus"), pair)
     hours, threshold = partition.read_table("hours.parquet", HOURS), partition.read_json("selection.json")["threshold"]
     outcome = hours_fall_with_threshold(hours)
     kept = hours.filter(pl.col("threshold") >= threshold)["postprocessed_pairs"].head(1).sum()

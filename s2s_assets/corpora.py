@@ -1,9 +1,12 @@
-"""`s2s_corpus`: what is left after selection, ready to be trained on, with its provenance in every row.
+"""`…_corpus`: what is left after selection, ready to be trained on, with its provenance in every row.
 
 What belongs here is the layer; the selection is `speech_mining.mining.selection`, the formats are
 `speech_mining.corpora`.
 """
 
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,14 +17,22 @@ from partitions.language_pairs import pair_partitions, split
 from resources.compute import CPU, OWNERS
 from resources.metadata import column_schema, counted, hours, plot, rows
 from resources.settings import Settings
-from resources.storage import Lake, Storage, published
+from resources.storage import Lake, Partition, Storage, published
 from speech_mining.corpora import manifest
-from speech_mining.corpora.manifest import CORPUS, corpus_frame, write_manifest
+from speech_mining.corpora.manifest import corpus_frame, corpus_schema, write_manifest
+from speech_mining.corpora.written import written
 from speech_mining.errors import SettingsError
+from speech_mining.filters import limits as filters
+from speech_mining.filters.limits import Filtered, FilterLimits, with_scores, within_limits
+from speech_mining.filters.pair_scores import LAYER, read_scores
 from speech_mining.mining import selection
+from speech_mining.mining.kinds import SPEECH_TO_SPEECH, Kind
 from speech_mining.mining.selection import Selected, select_non_overlapping
 from speech_mining.quality.hours import HOURS, hours_by_threshold, samples_of
-from speech_mining.records import PAIRS, RECORDINGS
+from speech_mining.records import RECORDINGS
+
+LIMITS = tuple(field.name for field in fields(FilterLimits))
+"""Names that the settings, a run's config and the library share."""
 
 
 class CorpusConfig(dg.Config):
@@ -29,79 +40,156 @@ class CorpusConfig(dg.Config):
 
     threshold: float | None = Field(default=None, description="Least score; empty: as in the settings.")
     selection: str | None = Field(default=None, description="greedy or optimal; empty: as in the settings.")
+    least_blaser_qe: float | None = Field(default=None, description="Least BLASER score; empty: as in the settings.")
+    most_toxicity: float | None = Field(default=None, description="Most of either side; empty: as in the settings.")
+    most_added_toxicity: float | None = Field(default=None, description="Target's over source's; empty: as set.")
+    most_lost_toxicity: float | None = Field(default=None, description="Source's over target's; empty: as set.")
 
 
-def s2s_corpus(settings: Settings) -> dg.AssetsDefinition:
-    """The corpus of a pair of languages."""
-    mining = settings.mining
+@dataclass(frozen=True)
+class _Wanted:
+    """What a corpus is made with."""
+
+    threshold: float
+    selection: str
+    limits: FilterLimits
+    scores: tuple[str, ...]
+    """Columns of the filters that are on."""
+
+
+def corpus(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
+    """The corpus of a pair of languages: speech with speech, speech with text, text with text."""
+    scores = _scores(kind, settings)
 
     @dg.asset(
-        key="s2s_corpus",
-        deps=["s2s_pairs"],
-        partitions_def=pair_partitions(settings.mined_pairs),
+        key=kind.layer("corpus"),
+        deps=[kind.layer("pairs"), *([LAYER] if scores else [])],
+        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
-        group_name="speech_to_speech",
+        group_name=kind.group,
         kinds={"polars", "parquet", "csv"},
         owners=OWNERS,
         pool=CPU,
-        code_version=f"{selection.VERSION}/{manifest.VERSION}/{mining.threshold}/{mining.selection}",
-        metadata={"dagster/column_schema": column_schema(CORPUS)},
+        code_version=_code_version(kind, settings),
+        metadata={"dagster/column_schema": column_schema(corpus_schema(scores, kind))},
+        description=f"Translations, {kind.group.replace('_', ' ')}: pairs above the threshold, of which no two overlap "
+        "on either side.\n\nAs parquet and as a manifest (TSV.gz, best score first), each row with both recordings or "
+        "documents, places, readers, licences and addresses. Pairs that the filters refuse are counted, and stand in "
+        "nobody's way.",
     )
-    def _s2s_corpus(
+    def _corpus(
         context: dg.AssetExecutionContext, config: CorpusConfig, storage: Storage
     ) -> dg.MaterializeResult[None]:
-        """Speech-to-speech translations: pairs above the threshold, of which no two overlap on either side.
+        metadata = _select(storage.lake, kind, context.partition_key, _wanted(kind, config, settings))
+        return published(storage.lake, metadata, kind.layer("corpus"), context.partition_key)
 
-        As parquet and as a manifest (TSV.gz, best score first), each row with both recordings, times, readers,
-        licences and addresses.
-        """
-        threshold = mining.threshold if config.threshold is None else config.threshold
-        metadata = _select(storage.lake, context.partition_key, threshold, config.selection or mining.selection)
-        return published(storage.lake, metadata, "s2s_corpus", context.partition_key)
-
-    return _s2s_corpus
+    return _corpus
 
 
-def _select(lake: Lake, pair: str, threshold: float, rule: str) -> dict[str, Any]:
-    pairs = lake.partition("s2s_pairs", pair)
+def _scores(kind: Kind, settings: Settings) -> tuple[str, ...]:
+    """Columns of the filters that are on; they judge speech with speech."""
+    return settings.filters.columns if kind == SPEECH_TO_SPEECH else ()
+
+
+def _code_version(kind: Kind, settings: Settings) -> str:
+    mining, limits = settings.mining, settings.filters.model_dump(include=set(LIMITS))
+    plain = f"{selection.VERSION}/{manifest.VERSION}/{settings.threshold_of(kind.name)}/{mining.selection}"
+    return f"{plain}/{filters.VERSION}/{limits}" if _scores(kind, settings) else plain
+
+
+def _wanted(kind: Kind, config: CorpusConfig, settings: Settings) -> _Wanted:
+    """What the run asks for, and where it asks nothing what the settings do."""
+    asked = {name: getattr(config, name) for name in LIMITS if getattr(config, name) is not None}
+    chosen = settings.filters.but(asked)
+    threshold = settings.threshold_of(kind.name) if config.threshold is None else config.threshold
+    limits = FilterLimits(**{name: getattr(chosen, name) for name in LIMITS})
+    return _Wanted(threshold, config.selection or settings.mining.selection, limits, _scores(kind, settings))
+
+
+def _select(lake: Lake, kind: Kind, pair: str, wanted: _Wanted) -> dict[str, Any]:
+    pairs = lake.partition(kind.layer("pairs"), pair)
     floor = pairs.read_json("scoring.json")["threshold"]
+    threshold = wanted.threshold
     if threshold < floor:
         raise SettingsError(
             f"A corpus from {threshold} was asked of pairs that are kept from {floor}.",
             expected=f"a threshold of at least {floor}",
             cause="the pairs were materialized with a higher floor",
-            fix="materialize s2s_pairs with a lower floor, or raise the threshold",
+            fix=f"materialize {kind.layer('pairs')} with a lower floor, or raise the threshold",
         )
-    table = pairs.read_table("pairs.parquet", PAIRS)
-    selected = select_non_overlapping(table.filter(pl.col("score") >= threshold), rule, floor=threshold)
-    source, target = (
-        lake.read_tables("raw_audio", language, name="recordings.parquet", schema=RECORDINGS)
-        for language in split(pair)
-    )
-    corpus = corpus_frame(selected.frame, source, target, pair)
-    by_threshold = hours_by_threshold(pairs.local_path("pairs.parquet"), floor=floor)
-    with lake.replace("s2s_corpus", pair) as new:
-        new.write_table("corpus.parquet", corpus, CORPUS)
+    scores = read_scores(lake, pair, wanted.scores) if wanted.scores else None
+    table = pairs.read_table("pairs.parquet", kind.pairs)
+    filtered = _filtered(table.filter(pl.col("score") >= threshold), scores, wanted.limits)
+    selected = select_non_overlapping(filtered.kept, wanted.selection, floor=threshold)
+    corpus = corpus_frame(selected.frame, *_sides(lake, kind, pair, selected.frame), pair, scores)
+    by_threshold = _hours(pairs, _filtered(table, scores, wanted.limits).kept if scores is not None else None, floor)
+    with lake.replace(kind.layer("corpus"), pair) as new:
+        new.write_table("corpus.parquet", corpus, corpus_schema(wanted.scores, kind))
         write_manifest(corpus, new.path("manifest.tsv.gz"))
         new.write_table("hours.parquet", by_threshold, HOURS)
-        new.write_json("selection.json", {"threshold": threshold, "selection": rule, "counts": dict(selected.counts)})
-    return {"selection": rule, **_figures(pair, corpus, selected, by_threshold, threshold)}
+        new.write_json("selection.json", _record(wanted, selected, filtered.dropped))
+    cost = _filter_figures(wanted, filtered.dropped)
+    return {"selection": wanted.selection, **_figures(kind, pair, corpus, selected, by_threshold, threshold), **cost}
+
+
+def _filtered(pairs: pl.DataFrame, scores: pl.DataFrame | None, limits: FilterLimits) -> Filtered:
+    """Pairs without those that break a limit; all of them where no filter is on."""
+    if scores is None:
+        return within_limits(pairs, FilterLimits())
+    found = within_limits(with_scores(pairs, scores), limits)
+    return Filtered(found.kept.select(list(pairs.columns)), found.dropped)
+
+
+def _sides(lake: Lake, kind: Kind, pair: str, selected: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is told of either side: its recordings, or the sentences that were selected."""
+    modalities = {"source": kind.source, "target": kind.target}
+    source, target = (
+        lake.read_tables("raw_audio", language, name="recordings.parquet", schema=RECORDINGS)
+        if modalities[side] == "speech"
+        else written(lake, language, selected.select(shard=f"{side}_shard", shard_row=f"{side}_shard_row"))
+        for side, language in zip(modalities, split(pair), strict=True)
+    )
+    return source, target
+
+
+def _hours(pairs: Partition, kept: pl.DataFrame | None, floor: float) -> pl.DataFrame:
+    """Hours at every threshold, of all pairs or of those that the filters leave."""
+    if kept is None:
+        return hours_by_threshold(pairs.local_path("pairs.parquet"), floor=floor)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pairs.parquet"
+        kept.write_parquet(file)
+        return hours_by_threshold(file, floor=floor)
+
+
+def _record(wanted: _Wanted, selected: Selected, dropped: pl.DataFrame) -> dict[str, Any]:
+    """What the corpus was made with, as kept beside it."""
+    plain = {"threshold": wanted.threshold, "selection": wanted.selection, "counts": dict(selected.counts)}
+    return {**plain, "limits": asdict(wanted.limits), "filtered": dropped.to_dicts()} if wanted.scores else plain
+
+
+def _filter_figures(wanted: _Wanted, dropped: pl.DataFrame) -> dict[str, Any]:
+    """Limits and what each cost; nothing where no filter is on."""
+    limits = {name: limit for name, limit in asdict(wanted.limits).items() if limit is not None}
+    return {**limits, "filtered": rows(dropped)} if wanted.scores else {}
 
 
 def _figures(
-    pair: str, corpus: pl.DataFrame, selected: Selected, by_threshold: pl.DataFrame, threshold: float
+    kind: Kind, pair: str, corpus: pl.DataFrame, selected: Selected, by_threshold: pl.DataFrame, threshold: float
 ) -> dict[str, Any]:
     from speech_mining.quality.plots import as_markdown_image, plot_hours
 
-    return {
-        "dagster/row_count": corpus.height,
-        "threshold": threshold,
-        "source_hours": hours(samples_of(corpus, "source")),
-        "target_hours": hours(samples_of(corpus, "target")),
+    spoken = {
+        **{f"{side}_hours": hours(samples_of(corpus, side)) for side in kind.spoken},
         "hours_per_threshold": plot(
             as_markdown_image(plot_hours(by_threshold, threshold, title=pair)),
             "Sum counts every pair, union every stretch of speech once, post-processed what is left of the best first.",
         ),
+    }
+    return {
+        "dagster/row_count": corpus.height,
+        "threshold": threshold,
+        **(spoken if kind.spoken else {}),
         "hours": rows(by_threshold, limit=60),
         "counts": counted(selected.counts),
         "sample": rows(corpus, limit=15),

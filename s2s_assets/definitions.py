@@ -17,15 +17,19 @@ from resources.storage import Storage
 from s2s_assets.automation import automation
 from s2s_assets.catalogue import catalogue, listings
 from s2s_assets.checks import checks
-from s2s_assets.corpora import s2s_corpus
+from s2s_assets.corpora import corpus
 from s2s_assets.discovery import discovery
+from s2s_assets.encoders import encoder_checks, encoders
 from s2s_assets.language_check import recordings_speak_their_language
-from s2s_assets.mined_pairs import s2s_neighbours, s2s_pairs
+from s2s_assets.mined_pairs import neighbours, pairs
+from s2s_assets.pair_quality import pair_quality
 from s2s_assets.raw_audio import raw_audio
 from s2s_assets.report import quality_report, truth_comparison
 from s2s_assets.segments import segments, sounds_like_speech
 from s2s_assets.speech_embeddings import speech_embeddings
 from s2s_assets.speech_index import speech_index
+from s2s_assets.text import text
+from speech_mining.mining.kinds import KINDS
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -39,6 +43,7 @@ def build(settings: Settings) -> dg.Definitions:
             assets=_assets(settings),
             asset_checks=[
                 *checks(settings),
+                *encoder_checks(settings),
                 *(sounds_like_speech(language) for language in settings.languages),
                 recordings_speak_their_language(settings),
             ],
@@ -59,21 +64,31 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
             speech_index(language, settings),
         )
     ]
-    by_pair = [s2s_neighbours(settings), s2s_pairs(settings), s2s_corpus(settings)]
+    by_pair = [
+        asset
+        for kind in KINDS
+        if settings.pairs_of(kind.name)
+        for asset in (neighbours(kind, settings), pairs(kind, settings), corpus(kind, settings))
+    ]
     compared = [truth_comparison(settings)] if settings.truth_path else []
-    return [catalogue(settings), *listings(settings), *by_language, *by_pair, quality_report(settings), *compared]
+    return [
+        catalogue(settings),
+        *listings(settings),
+        *encoders(settings),
+        *by_language,
+        *text(settings),
+        *by_pair,
+        *pair_quality(settings),
+        quality_report(settings),
+        *compared,
+    ]
 
 
 def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:  # type: ignore[type-arg]
     return {
         "storage": Storage.of(settings),
         "librivox": LibriVox.of(settings),
-        "encoders": Encoders(
-            default=settings.encoder,
-            by_language=settings.encoders,
-            model_dir=str(settings.model_dir or ""),
-            device=settings.device,
-        ),
+        "encoders": Encoders.of(settings),
     }
 
 

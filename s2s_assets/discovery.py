@@ -16,7 +16,8 @@ from itertools import islice, zip_longest
 import dagster as dg
 import polars as pl
 
-from partitions.audiobooks import Batch, add_audiobooks, batches, known_audiobooks
+from partitions.audiobooks import add_audiobooks, known_audiobooks
+from partitions.batches import Batch, batches
 from partitions.languages import layer
 from resources.settings import Settings
 from resources.storage import Lake, Storage

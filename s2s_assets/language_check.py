@@ -48,7 +48,7 @@ def _judged(lake: Lake, languages: Sequence[str]) -> pl.DataFrame:
 
 def _of_one_encoder(blocks: list[tuple[str, Block]]) -> pl.DataFrame:
     segments = pl.concat(
-        block.segments.select(pl.lit(language).alias("language"), "audiobook", "section") for language, block in blocks
+        block.items.select(pl.lit(language).alias("language"), "audiobook", "section") for language, block in blocks
     )
     vectors = Stack([block.vectors for _, block in blocks])
     return judge_recordings(

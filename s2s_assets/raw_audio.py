@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from partitions.audiobooks import BATCH, audiobooks, each_audiobook
+from partitions.audiobooks import audiobooks
+from partitions.batches import BATCH, each_partition
 from partitions.languages import layer
 from resources.compute import DOWNLOAD, OWNERS, network_retries
 from resources.librivox import LibriVox
@@ -48,7 +49,7 @@ def raw_audio(language: str, settings: Settings) -> dg.AssetsDefinition:
         whose listing is the same and of which nothing may be had better is left alone.
         """
         with librivox.session() as session:
-            each_audiobook(
+            each_partition(
                 context, lambda book: _fetch(session.client, storage, language, book), (SpeechMiningError, OSError)
             )
 

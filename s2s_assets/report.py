@@ -4,6 +4,7 @@ What belongs here is the layers; the counting is in `speech_mining.quality`, the
 `speech_mining.evaluation`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,9 +14,17 @@ from resources.compute import CPU, OWNERS
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Storage, published
-from speech_mining.quality.summary import Summary, summarise
+from resources.truth import COMPARED, known_truths
+from speech_mining.mining.kinds import KINDS, Kind
+from speech_mining.quality.summary import Mined, Summary, precision_of, recall_of, summarise
 
-ALL_CORPORA = dg.AssetDep("s2s_corpus", partition_mapping=dg.AllPartitionMapping())
+
+def _all_corpora(settings: Settings, kinds: Sequence[Kind] = KINDS) -> list[dg.AssetDep]:
+    return [
+        dg.AssetDep(kind.layer("corpus"), partition_mapping=dg.AllPartitionMapping())
+        for kind in kinds
+        if settings.pairs_of(kind.name)
+    ]
 
 
 def quality_report(settings: Settings) -> dg.AssetsDefinition:
@@ -23,7 +32,7 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key="quality_report",
-        deps=[ALL_CORPORA],
+        deps=_all_corpora(settings),
         automation_condition=dg.AutomationCondition.eager(),
         group_name="quality",
         kinds={"duckdb", "parquet"},
@@ -33,7 +42,8 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
     )
     def _quality_report(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
         """Hours of every corpus at every threshold, three ways and on both sides: sum, union, post-processed."""
-        summary = summarise(storage.lake, settings.languages, settings.mined_pairs)
+        mined = [Mined(kind, settings.pairs_of(kind.name)) for kind in KINDS]
+        summary = summarise(storage.lake, settings.languages, mined)
         hours = _hours(summary)
         with storage.lake.replace("quality_report") as new:
             new.write_frame("hours.parquet", hours)
@@ -49,7 +59,7 @@ def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key="truth_comparison",
-        deps=[ALL_CORPORA],
+        deps=_all_corpora(settings, COMPARED),
         automation_condition=dg.AutomationCondition.eager(),
         group_name="quality",
         kinds={"parquet"},
@@ -60,11 +70,10 @@ def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
     def _truth_comparison(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
         """Precision and recall of every corpus against the known translations.
 
-        A pair is right when both its spans overlap the true sentences by more than half of their union. No other
-        asset reads the truth.
+        A pair is right when its spans overlap the true sentences by more than half of their union, and its text is the
+        true one. No other asset reads the truth.
         """
-        truth = pl.read_parquet(str(settings.truth_path))
-        summary = summarise(storage.lake, settings.languages, settings.mined_pairs, truth)
+        summary = summarise(storage.lake, settings.languages, known_truths(settings))
         compared = _compared(summary)
         wrong, missed = (_joined(summary, kind) for kind in ("wrong", "missed"))
         with storage.lake.replace("truth_comparison") as new:
@@ -72,9 +81,15 @@ def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
             new.write_frame("wrong.parquet", wrong)
             new.write_frame("missed.parquet", missed)
             new.write_json("summary.json", summary.as_dict())
+        text = [pair for pair in summary.with_text if pair.comparison]
+        written = {
+            "text_precision": round(precision_of(text) or 0.0, 4),
+            "text_recall": round(recall_of(text) or 0.0, 4),
+        }
         metadata = {
             "precision": round(summary.precision or 0.0, 4),
             "recall": round(summary.recall or 0.0, 4),
+            **(written if text else {}),
             "by_pair": rows(compared, limit=100),
             "wrong": rows(wrong, limit=30),
             "missed": rows(missed, limit=30),
@@ -93,14 +108,16 @@ def _pairs(summary: Summary) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {
+                "kind": pair.kind.name,
                 "language_pair": pair.pair,
                 "pairs": pair.pairs,
                 "threshold": pair.threshold,
-                "source_hours": round(pair.source_hours, 4),
-                "target_hours": round(pair.target_hours, 4),
+                "source_hours": None if pair.source_hours is None else round(pair.source_hours, 4),
+                "target_hours": None if pair.target_hours is None else round(pair.target_hours, 4),
             }
-            for pair in summary.language_pairs
-        ]
+            for pair in (*summary.language_pairs, *summary.with_text)
+        ],
+        infer_schema_length=None,
     )
 
 
@@ -127,6 +144,7 @@ def _compared(summary: Summary) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {
+                "kind": pair.kind.name,
                 "language_pair": pair.pair,
                 "precision": round(pair.comparison.precision, 4),
                 "recall": round(pair.comparison.recall, 4),
@@ -134,7 +152,7 @@ def _compared(summary: Summary) -> pl.DataFrame:
                 "mined": pair.comparison.mined,
                 "truths": pair.comparison.truths,
             }
-            for pair in summary.language_pairs
+            for pair in (*summary.language_pairs, *summary.with_text)
             if pair.comparison
         ]
     )
@@ -142,8 +160,10 @@ def _compared(summary: Summary) -> pl.DataFrame:
 
 def _joined(summary: Summary, kind: str) -> pl.DataFrame:
     tables = [
-        getattr(pair.comparison, kind).select(pl.lit(pair.pair).alias("pair"), pl.all())
-        for pair in summary.language_pairs
+        getattr(pair.comparison, kind).select(
+            pl.lit(pair.kind.name).alias("kind"), pl.lit(pair.pair).alias("pair"), pl.all()
+        )
+        for pair in (*summary.language_pairs, *summary.with_text)
         if pair.comparison
     ]
     return pl.concat(tables, how="diagonal") if tables else pl.DataFrame()

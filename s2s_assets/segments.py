@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from partitions.audiobooks import BATCH, audiobooks, each_audiobook
+from partitions.audiobooks import audiobooks
+from partitions.batches import BATCH, each_partition
 from partitions.languages import layer
 from resources.compute import CPU, OWNERS
 from resources.metadata import column_schema, counted, hours, plot, rejected, rows
@@ -46,7 +47,7 @@ def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefiniti
 
         Which of them say something that is said in another language is found later; here nothing is thrown away.
         """
-        each_audiobook(context, lambda book: _segment(storage, language, book, config), (SpeechMiningError, OSError))
+        each_partition(context, lambda book: _segment(storage, language, book, config), (SpeechMiningError, OSError))
 
     return _segments
 

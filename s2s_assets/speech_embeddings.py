@@ -8,14 +8,18 @@ from typing import Any
 
 import dagster as dg
 
-from partitions.audiobooks import BATCH, audiobooks, each_audiobook
+from partitions.audiobooks import audiobooks
+from partitions.batches import BATCH, each_partition
 from partitions.languages import layer
+from partitions.students import of_student
 from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.conditions import eager_but_for
 from resources.encoders import Encoders
 from resources.metadata import column_schema, rejected
-from resources.settings import MINIATURE, Settings
+from resources.settings import MINIATURE, STUDENT, Settings
 from resources.storage import Lake, Storage
 from speech_mining.encoders import audiobook as embedding
+from speech_mining.encoders.promoted import CURRENT
 from speech_mining.encoders.protocol import SpeechEncoder
 from speech_mining.errors import SpeechMiningError
 from speech_mining.records import RECORDINGS, REJECTIONS, SEGMENTS
@@ -30,13 +34,14 @@ def speech_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The layer of one language."""
     chosen = settings.encoder_of(language)
     strange = chosen == MINIATURE and settings.catalogue_url != MINIATURE
+    student = _promoted(chosen.removeprefix(STUDENT)) if chosen.startswith(STUDENT) else []
 
     @dg.asset(
         key=layer(language, "speech_embeddings"),
-        deps=[layer(language, "segments")],
+        deps=[layer(language, "segments"), *student],
         partitions_def=audiobooks(language),
         backfill_policy=BATCH,
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=eager_but_for(CURRENT),
         group_name=language,
         kinds={"pytorch", "numpy"},
         owners=OWNERS,
@@ -53,12 +58,16 @@ def speech_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
         """
         if strange:
             context.log.warning(NOT_FOR_REAL_SPEECH)
-        encoder = encoders.speech(language)
-        each_audiobook(
+        encoder = encoders.speech(language, storage.lake)
+        each_partition(
             context, lambda book: _embed(storage.lake, language, book, encoder), (SpeechMiningError, OSError)
         )
 
     return _speech_embeddings
+
+
+def _promoted(student: str) -> list[dg.AssetDep]:
+    return [dg.AssetDep(CURRENT, partition_mapping=of_student(student))]
 
 
 def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder) -> Mapping[str, Any]:
@@ -75,6 +84,8 @@ def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder) -> Mapp
         new.write_table("segments.parquet", embedded.segments, SEGMENTS)
         new.write_table("rejections.parquet", embedded.rejections, REJECTIONS)
         new.write_array("vectors.npy", embedded.vectors)
+        if embedded.lengths is not None:
+            new.write_array("lengths.npy", embedded.lengths)
         new.write_json(
             "encoder.json", {"name": encoder.name, "version": encoder.version, "dimension": encoder.dimension}
         )

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from partitions.languages import language_partition, layer
 from resources.compute import GPU, ONE_GPU, OWNERS
-from resources.metadata import column_schema, hours, rows
+from resources.conditions import on_schedule
+from resources.metadata import column_schema, hours, index_figures, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage, published
 from speech_mining.knn import index_renewal
@@ -35,7 +36,7 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         min_recordings=settings.recurring.min_recordings,
         min_share=settings.recurring.min_share,
     )
-    reindex = _scheduled(settings.remine_cron)
+    reindex = on_schedule(settings.remine_cron)
 
     @dg.asset(
         key=layer(language, "speech_index"),
@@ -62,13 +63,13 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         """
         lake = storage.lake
         roll = call_the_roll(read_blocks(lake, language))
-        context.log.info(f"{roll.segments.height} segments of {roll.blocks.height} audiobooks")
+        context.log.info(f"{roll.items.height} segments of {roll.blocks.height} audiobooks")
         recurring = _recurring(roll, recurs)
         began = time.perf_counter()
         renewal = renew_index(
             roll, lake.find("speech_index", language), Wish(settings.index_factory, rebuild=config.rebuild)
         )
-        described = {**_described(renewal), "index_build_seconds": round(time.perf_counter() - began, 3)}
+        described = {**index_figures(renewal), "index_build_seconds": round(time.perf_counter() - began, 3)}
         context.log.info(f"index {renewal.built}")
         _write(lake, language, roll, recurring, renewal)
         described["index_bytes"] = lake.partition("speech_index", language).files[INDEX]["bytes"]
@@ -77,17 +78,8 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
     return _speech_index
 
 
-def _scheduled(cron: str) -> dg.AutomationCondition[Any]:
-    """When audiobooks were embedded since the last index, and the schedule has ticked since."""
-    updated: dg.AutomationCondition[Any] = dg.AutomationCondition.any_deps_updated()
-    ticked: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(cron)
-    idle = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
-    wanted = updated.since_last_handled() & ticked.since_last_handled() & idle
-    return wanted.with_label("new audiobooks since the last index, and the schedule has ticked")
-
-
 def _recurring(roll: Roll, config: RecurringConfig) -> RecurringReport:
-    runs = roll.segments.select("first_run", "last_run").to_numpy()
+    runs = roll.items.select("first_run", "last_run").to_numpy()
     return recurring_rows(roll.vectors, roll.recordings, runs, config)
 
 
@@ -98,7 +90,7 @@ def _code_version(recurs: RecurringConfig, factory: str) -> str:
 
 
 def _write(lake: Lake, language: str, roll: Roll, recurring: RecurringReport, renewal: Renewal) -> None:
-    table = roll.segments.with_row_index("row").with_columns(pl.Series("recurring", recurring.dropped))
+    table = roll.items.with_row_index("row").with_columns(pl.Series("recurring", recurring.dropped))
     with lake.replace("speech_index", language) as new:
         renewal.write(new)
         new.write_table("roll.parquet", roll.blocks, ROLL)
@@ -106,35 +98,14 @@ def _write(lake: Lake, language: str, roll: Roll, recurring: RecurringReport, re
         new.write_json("encoder.json", {"encoder": roll.encoder})
 
 
-def _described(renewal: Renewal) -> dict[str, Any]:
-    from speech_mining.knn.index import describe_index
-
-    record = renewal.record
-    told = {
-        **describe_index(renewal.index),
-        "factory": record.factory,
-        "built": renewal.built,
-        "added": renewal.added,
-        "removed": renewal.removed,
-        "trained_rows": record.trained_rows,
-        "trained_on": record.trained_on,
-        "refine_factor": record.refine_factor,
-        "recall_at_16": record.recall_at_16,
-        "recall_by_kind": record.recall_by_kind,
-        "unrefined_recall_at_16": record.unrefined_recall_at_16,
-        "recall_queries": record.recall_queries,
-    }
-    return {f"index_{name}": value for name, value in told.items() if value is not None}
-
-
 def _figures(roll: Roll, recurring: RecurringReport) -> dict[str, Any]:
-    dropped = roll.segments.filter(pl.Series(recurring.dropped))
+    dropped = roll.items.filter(pl.Series(recurring.dropped))
     return {
-        "dagster/row_count": roll.segments.height,
+        "dagster/row_count": roll.items.height,
         "audiobooks": roll.blocks.height,
         "dimension": int(roll.vectors.shape[1]),
         "encoder": roll.encoder,
-        "segment_hours": hours(int((roll.segments["end_sample"] - roll.segments["start_sample"]).sum())),
+        "segment_hours": hours(int((roll.items["end_sample"] - roll.items["start_sample"]).sum())),
         "recurring_segments": int(recurring.dropped.sum()),
         "recurring_runs": recurring.marked_runs.height,
         "recurring_examples": rows(

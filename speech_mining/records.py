@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import polars as pl
@@ -115,20 +115,64 @@ REJECTIONS: Schema = {
     "reason": pl.String(),
     "detail": pl.String(),
 }
-PAIRS: Schema = {
-    "score": pl.Float64(),
-    "cosine": pl.Float32(),
-    "source_segment": pl.Int64(),
-    "target_segment": pl.Int64(),
-    "source_audiobook": pl.String(),
-    "source_section": pl.Int32(),
-    "source_start_sample": pl.Int64(),
-    "source_end_sample": pl.Int64(),
-    "target_audiobook": pl.String(),
-    "target_section": pl.Int32(),
-    "target_start_sample": pl.Int64(),
-    "target_end_sample": pl.Int64(),
+TRANSCRIBED: Schema = {  # clips of speech whose words are known: what students are trained and examined on
+    "clip": pl.String(),  # unique in a set
+    "split": pl.String(),  # train, dev or test
+    "language": pl.String(),  # ISO 639-3 of the speech
+    "file": pl.String(),  # absolute path of the audio file, zip or parquet that holds it
+    "place": pl.String(),  # where in the file: "" the whole, "offset:length" bytes of a zip, "row:n" of a parquet
+    "start_s": pl.Float64(),  # span of the audio, null: from its start
+    "end_s": pl.Float64(),  # exclusive, null: to its end
+    "duration_s": pl.Float64(),  # of the span, measured
+    "transcription": pl.String(),  # null: not known
+    "translation": pl.String(),  # null: not known
+    "translation_language": pl.String(),  # ISO 639-3, null where there is no translation
+    "speaker": pl.String(),  # null: not told
 }
+EMBEDDED_SENTENCES: Schema = {
+    "sentence_id": pl.Int64(),  # stable: of language and text
+    "shard": pl.String(),
+    "shard_row": pl.Int64(),  # in the shard's text_sentences, from 0
+}
+
+Modality: TypeAlias = Literal["speech", "text"]
+
+ITEM = {"speech": "segment", "text": "sentence"}
+"""What one side of a pair is called."""
+_PLACE: Mapping[str, Schema] = {
+    "speech": {
+        "audiobook": pl.String(),
+        "section": pl.Int32(),
+        "start_sample": pl.Int64(),
+        "end_sample": pl.Int64(),
+    },
+    "text": {"shard": pl.String(), "shard_row": pl.Int64()},
+}
+
+
+def pairs_schema(source: Modality, target: Modality) -> Schema:
+    """Columns of pairs: their score, the two items, and where each lies."""
+    sides = {"source": source, "target": target}
+    return {
+        "score": pl.Float64(),
+        "cosine": pl.Float32(),
+        **{f"{side}_{ITEM[modality]}": pl.Int64() for side, modality in sides.items()},
+        **{f"{side}_{name}": dtype for side, modality in sides.items() for name, dtype in _PLACE[modality].items()},
+    }
+
+
+PAIRS: Schema = pairs_schema("speech", "speech")
+
+
+def modality_of(columns: Sequence[str], side: str) -> Modality:
+    """What a side ("source" or "target") of a table of pairs is, by its columns."""
+    return "text" if f"{side}_sentence" in columns else "speech"
+
+
+def item_column(columns: Sequence[str], side: str) -> str:
+    """The column that names the segment or sentence of a side for ever."""
+    return f"{side}_{ITEM[modality_of(columns, side)]}"
+
 
 _OF_A_SPAN = {
     "audiobook": "Id of the book: LibriVox's number, or the name of a folder, a manifest's book or a shard.",
@@ -144,6 +188,16 @@ _OF_A_SPAN = {
     "readers": "Who reads.",
     "licence": "Licence of the recording.",
     "segment": "Id of the segment, stable for ever.",
+    "sentence": "Id of the sentence, stable for ever: of its language and text.",
+    "sentence_id": "63 bits of a hash of language and text.",
+    "shard": "Shard of text it lies in.",
+    "shard_row": "Its row in the shard's text_sentences, from 0.",
+    "text": "The sentence, as a person reads it.",
+    "document": "Address or name of the document it was found in.",
+    "line": "Line, record or row of the shard, from 1.",
+    "offset": "Where it begins in that line as read, characters from 0.",
+    "length": "Characters of the line as read.",
+    "address": "File of the shard.",
 }
 DESCRIPTIONS: Mapping[str, str] = {
     **_OF_A_SPAN,
@@ -154,6 +208,9 @@ DESCRIPTIONS: Mapping[str, str] = {
     },
     "score": "Margin: how much nearer the two are than either is to its neighbourhood. Higher is better.",
     "cosine": "Cosine of the two vectors.",
+    "blaser_qe": "How alike in meaning, BLASER 2.0-QE: about 1 (unrelated) to 5 (the same).",
+    "source_toxicity": "Source: probability that it is toxic, MuTox.",
+    "target_toxicity": "Target: probability that it is toxic, MuTox.",
     "segment_id": "63 bits of a hash of audiobook, section, start and end.",
     "first_run": "First run of speech inside, counted from 0 in the recording.",
     "last_run": "Last run of speech inside.",
@@ -172,6 +229,15 @@ DESCRIPTIONS: Mapping[str, str] = {
     "left_out": "Candidates that the limits left out.",
     "profile": "What the section sounds like: speech, music or noise, or silence.",
     "given": "Whether a user brought the segments.",
+    "clip": "Name of a clip of transcribed speech.",
+    "split": "train, dev or test.",
+    "place": "Where in the file: nothing for all of it, offset:length bytes of a zip, or row:n of a parquet.",
+    "start_s": "Start in the file, seconds.",
+    "end_s": "End in the file, exclusive, seconds.",
+    "transcription": "What is said.",
+    "translation": "What is said, in another language.",
+    "translation_language": "ISO 639-3 of the translation.",
+    "speaker": "Who speaks.",
     "rejected": "Whether the recording is not what was announced, and was left out.",
     "run": "Run of speech, counted from 0 in the recording.",
     "before_sample": "Where a segment that begins with the run begins.",

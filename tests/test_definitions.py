@@ -3,7 +3,7 @@
 import datetime as dt
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import dagster as dg
@@ -12,13 +12,17 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from partitions.audiobooks import add_audiobooks, audiobooks, each_audiobook
+from partitions.audiobooks import add_audiobooks, audiobooks
+from partitions.batches import each_partition
 from partitions.language_pairs import pairs_of, speech_pairs, split
+from partitions.text_shards import set_text_shards
 from resources.settings import Settings, load_settings
 from s2s_assets.definitions import build
 
 LANGUAGES = ("deu", "eng", "fra", "spa")
-BLOCKING = {"s2s_pairs": ("durations_within_bounds", "scores_reach_the_floor")}
+TEXT_LAYERS = ("text_sentences", "text_duplicates", "text_embeddings", "text_index")
+PAIR_LAYERS = ("neighbours", "pairs", "corpus")
+BLOCKING = {f"{kind}_pairs": ("durations_within_bounds", "scores_reach_the_floor") for kind in ("s2s", "s2t")}
 HEAVY = ("torch", "fairseq2", "faiss", "av", "onnxruntime", "sonar", "numba", "matplotlib", "httpx", "duckdb")
 
 
@@ -47,8 +51,25 @@ def test_the_asset_graph_is_the_one_of_the_design(definitions: dg.Definitions) -
     names = {key.to_user_string() for key in graph.materializable_asset_keys}
     layers = ("raw_audio", "segments", "speech_embeddings", "speech_index")
     of_languages = {f"{language}/{layer}" for language in LANGUAGES for layer in layers}
-    of_pairs = {"s2s_neighbours", "s2s_pairs", "s2s_corpus"}
-    assert names == {"catalogue", *of_languages, *of_pairs, "quality_report", "truth_comparison"}
+    of_texts = {f"{language}/{layer}" for language in LANGUAGES for layer in TEXT_LAYERS}
+    of_pairs = {f"{kind}_{layer}" for kind in ("s2s", "s2t") for layer in PAIR_LAYERS}
+    others = {"catalogue", "text_shards", "quality_report", "truth_comparison"}
+    assert names == {*others, *of_languages, *of_texts, *of_pairs}
+
+
+def test_what_the_settings_do_not_ask_for_is_not_there() -> None:
+    plain = load_settings(home="unused", catalogue_url="https://librivox.org", speech_pairs="deu-eng", encoder="sonar")
+    names = {key.to_user_string() for key in build(plain).resolve_asset_graph().materializable_asset_keys}
+    assert not {name for name in names if "text" in name or name.startswith(("s2t", "t2", "student"))}
+    text = {"shards": {"eng": ["/texts/eng"], "ita": ["/texts/ita"]}}
+    pairs = {"text_pairs": "eng-ita", "text_speech_pairs": "ita-deu", "speech_text_pairs": "deu-ita,eng-eng"}
+    all_kinds = load_settings(home="unused", text=text, **pairs)
+    graph = build(all_kinds).resolve_asset_graph()
+    names = {key.to_user_string() for key in graph.materializable_asset_keys}
+    assert {f"{kind}_{layer}" for kind in ("s2s", "s2t", "t2s", "t2t") for layer in PAIR_LAYERS} <= names
+    assert "ita/text_index" in names and "ita/segments" not in names
+    parents = graph.get(dg.AssetKey("t2s_neighbours")).parent_keys
+    assert {key.to_user_string() for key in parents} == {"ita/text_index", "deu/speech_index"}
 
 
 def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
@@ -133,6 +154,41 @@ def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | Non
         )
 
 
+def _bring_text(instance: dg.DagsterInstance, language: str, shards: list[str]) -> None:
+    """Shards that were taken in, all the way to their vectors."""
+    set_text_shards(instance, language, shards)
+    for layer in ("text_listing", "text_sentences"):
+        for shard in shards:
+            _record(instance, dg.AssetKey([language, layer]), shard)
+    _record(instance, dg.AssetKey([language, "text_duplicates"]), language)
+    for shard in shards:
+        _record(instance, dg.AssetKey([language, "text_embeddings"]), shard)
+
+
+def _ticker(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, now: dt.datetime
+) -> Callable[[dt.timedelta], dict[str, set[str]]]:
+    """Evaluates all conditions at a time, records whatever they ask for as made, and tells it."""
+    cursor = None
+
+    def tick(later: dt.timedelta) -> dict[str, set[str]]:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor, evaluation_time=now + later)
+        cursor = result.cursor
+        wanted: dict[str, set[str]] = {}
+        for asset in definitions.resolve_asset_graph().materializable_asset_keys:
+            if asset.to_user_string() in {"catalogue", "text_shards", "quality_report", "truth_comparison"}:
+                continue
+            if found := {str(key) for key in result.get_requested_partitions(asset) if key is not None}:
+                wanted[asset.to_user_string()] = found
+        for name, keys in wanted.items():
+            for key in keys:
+                _record(instance, dg.AssetKey.from_user_string(name), key, checked=True)
+        return wanted
+
+    return tick
+
+
 def test_a_new_german_audiobook_leads_to_german_layers_and_then_to_german_pairs_only(
     definitions: dg.Definitions, settings: Settings, instance: dg.DagsterInstance
 ) -> None:
@@ -143,27 +199,14 @@ def test_a_new_german_audiobook_leads_to_german_layers_and_then_to_german_pairs_
         for layer in ("raw_audio", "segments", "speech_embeddings"):
             _record(instance, dg.AssetKey([language, layer]), "1")
         _record(instance, dg.AssetKey([language, "speech_index"]), language)
-    for name in ("s2s_neighbours", "s2s_pairs", "s2s_corpus"):
-        for pair in settings.mined_pairs:
-            _record(instance, dg.AssetKey(name), pair)
+        _bring_text(instance, language, ["a"])
+        _record(instance, dg.AssetKey([language, "text_index"]), language)
+    for kind in ("s2s", "s2t"):
+        for layer in PAIR_LAYERS:
+            for pair in settings.pairs_of(kind):
+                _record(instance, dg.AssetKey(f"{kind}_{layer}"), pair)
 
-    cursor = None
-
-    def tick(later: dt.timedelta) -> dict[str, set[str]]:
-        nonlocal cursor
-        result = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor, evaluation_time=now + later)
-        cursor = result.cursor
-        wanted: dict[str, set[str]] = {}
-        for asset in definitions.resolve_asset_graph().materializable_asset_keys:
-            if asset.to_user_string() in {"catalogue", "quality_report", "truth_comparison"}:
-                continue
-            if found := {str(key) for key in result.get_requested_partitions(asset) if key is not None}:
-                wanted[asset.to_user_string()] = found
-        for name, keys in wanted.items():
-            for key in keys:
-                _record(instance, dg.AssetKey.from_user_string(name), key, checked=True)
-        return wanted
-
+    tick = _ticker(definitions, instance, now)
     assert tick(dt.timedelta(minutes=0)) == {}
     add_audiobooks(instance, "deu", ["2"])
     assert tick(dt.timedelta(minutes=1)) == {}
@@ -177,11 +220,37 @@ def test_a_new_german_audiobook_leads_to_german_layers_and_then_to_german_pairs_
     pairs = {"deu-eng", "deu-fra", "deu-spa"}
     assert nightly == {
         "deu/speech_index": {"deu"},
-        "s2s_neighbours": pairs,
-        "s2s_pairs": pairs,
-        "s2s_corpus": pairs,
+        **{f"s2s_{layer}": pairs for layer in PAIR_LAYERS},
+        **{f"s2t_{layer}": pairs | {"deu-deu"} for layer in PAIR_LAYERS},
     }
     assert tick(dt.timedelta(days=7, minutes=5)) == {}
+    assert tick(dt.timedelta(days=14)) == {}
+
+
+def test_a_new_shard_of_text_is_freed_of_repeats_before_it_is_embedded_and_leads_to_its_pairs_only(
+    definitions: dg.Definitions, settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    now = dt.datetime(2026, 1, 5, 12, tzinfo=dt.timezone.utc)
+    for language in LANGUAGES:
+        _record(instance, dg.AssetKey([language, "speech_index"]), language)
+        _bring_text(instance, language, ["a", "b"])
+        _record(instance, dg.AssetKey([language, "text_index"]), language)
+    for layer in PAIR_LAYERS:
+        for pair in settings.pairs_of("s2t"):
+            _record(instance, dg.AssetKey(f"s2t_{layer}"), pair)
+    tick = _ticker(definitions, instance, now)
+    assert tick(dt.timedelta(minutes=0)) == {}
+    set_text_shards(instance, "spa", ["a", "b", "c"])
+    _record(instance, dg.AssetKey(["spa", "text_listing"]), "c")
+    asked = [tick(dt.timedelta(minutes=minute)) for minute in range(1, 6)]
+    order = [name for wanted in asked for name in sorted(wanted)]
+    assert order == ["spa/text_sentences", "spa/text_duplicates", "spa/text_embeddings"]
+    assert [wanted["spa/text_embeddings"] for wanted in asked if "spa/text_embeddings" in wanted] == [{"c"}]
+    nightly: dict[str, set[str]] = {}
+    for minute in range(4):
+        nightly |= tick(dt.timedelta(days=7, minutes=minute))
+    pairs = {f"{language}-spa" for language in LANGUAGES}
+    assert nightly == {"spa/text_index": {"spa"}, **{f"s2t_{layer}": pairs for layer in PAIR_LAYERS}}
     assert tick(dt.timedelta(days=14)) == {}
 
 
@@ -195,7 +264,7 @@ def test_an_audiobook_that_fails_spoils_only_itself(instance: dg.DagsterInstance
 
     @dg.asset(key=["deu", "pages"], partitions_def=audiobooks("deu"), backfill_policy=dg.BackfillPolicy.multi_run(50))
     def pages(context: dg.AssetExecutionContext) -> None:
-        each_audiobook(context, make, (OSError,))
+        each_partition(context, make, (OSError,))
 
     job = dg.Definitions(assets=[pages]).resolve_implicit_global_asset_job_def()
     tags = {"dagster/asset_partition_range_start": "1", "dagster/asset_partition_range_end": "3"}
@@ -212,7 +281,7 @@ def test_an_error_nobody_expected_ends_the_run_at_once(instance: dg.DagsterInsta
 
     @dg.asset(key=["deu", "pages"], partitions_def=audiobooks("deu"))
     def pages(context: dg.AssetExecutionContext) -> None:
-        each_audiobook(context, lambda book: {"n": 1 // 0}, (OSError,))
+        each_partition(context, lambda book: {"n": 1 // 0}, (OSError,))
 
     job = dg.Definitions(assets=[pages]).resolve_implicit_global_asset_job_def()
     with pytest.raises(ZeroDivisionError):

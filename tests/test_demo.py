@@ -22,6 +22,7 @@ from speech_mining.records import RECORDINGS, SEGMENTS
 
 pytestmark = pytest.mark.slow
 
+LANGUAGES = ["deu", "eng", "fra", "spa"]
 PAIRS = ["deu-eng", "deu-fra", "deu-spa", "eng-fra", "eng-spa", "fra-spa"]
 COMMAND = [sys.executable, "-c", "from speech_mining.cli.app import main; main()", "demo", "--json", "--home"]
 
@@ -55,6 +56,17 @@ def test_the_figures_that_were_promised_are_reached(summary: dict[str, Any]) -> 
     assert right / mined >= 0.95
     assert sum(pair["precision"] for pair in pairs.values()) / 6 >= 0.95
     assert sum(pair["recall"] for pair in pairs.values()) / 6 >= 0.80
+
+
+def test_speech_is_found_in_text_in_all_sixteen_directions(summary: dict[str, Any], lake: Lake) -> None:
+    mined = summary["text"]["speech_to_text"]
+    assert sorted(mined["language_pairs"]) == [f"{spoken}-{written}" for spoken in LANGUAGES for written in LANGUAGES]
+    assert mined["precision"] >= 0.95 and mined["recall"] >= 0.85
+    assert all(pair["recall"] >= 0.85 and pair["precision"] >= 0.90 for pair in mined["language_pairs"].values())
+    rolls = [lake.partition("text_index", language).read_frame("roll.parquet") for language in LANGUAGES]
+    assert summary["text"]["sentences"] == sum(int(roll["rows"].sum()) for roll in rolls)
+    said = lake.partition("s2t_corpus", "deu-deu").read_frame("corpus.parquet")
+    assert said.height == mined["language_pairs"]["deu-deu"]["pairs"]
 
 
 def test_the_summary_counts_what_is_there(summary: dict[str, Any], lake: Lake) -> None:

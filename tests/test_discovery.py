@@ -13,7 +13,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
-from partitions.audiobooks import Batch, batches
+from partitions.batches import Batch, batches
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.catalogue import observe

@@ -24,7 +24,7 @@ TEXTS = ("hello world", "the small fox runs under a tree", "seven", "a fox", "th
 README = "---\nlanguage:\n- en\n- no\n- zh-TW\n- multilingual\n---\n# A model\n"
 
 
-def build(folder: Path, *, seed: int = 0, safe: bool = True, pooling: str = "cls_token") -> Path:
+def build(folder: Path, *, seed: int = 0, safe: bool = True, pooling: str = "cls_token", out: int = OUT) -> Path:
     """Write a random BERT with pooling, dense layer (tanh) and normalisation, as sentence-transformers lays it out."""
     import torch
     from safetensors.torch import save_file
@@ -45,7 +45,7 @@ def build(folder: Path, *, seed: int = 0, safe: bool = True, pooling: str = "cls
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder, safe_serialization=safe)
-        dense = torch.nn.Linear(HIDDEN, OUT)
+        dense = torch.nn.Linear(HIDDEN, out)
     kinds = ("", "1_Pooling", "2_Dense", "3_Normalize")
     names = ("Transformer", "Pooling", "Dense", "Normalize")
     modules = [
@@ -57,7 +57,7 @@ def build(folder: Path, *, seed: int = 0, safe: bool = True, pooling: str = "cls
     modes = {f"pooling_mode_{mode}": mode == pooling for mode in POOLINGS}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": HIDDEN, **modes}))
     (folder / "2_Dense").mkdir(exist_ok=True)
-    told = {"in_features": HIDDEN, "out_features": OUT, "activation_function": "torch.nn.modules.activation.Tanh"}
+    told = {"in_features": HIDDEN, "out_features": out, "activation_function": "torch.nn.modules.activation.Tanh"}
     (folder / "2_Dense" / "config.json").write_text(json.dumps(told))
     state = {f"linear.{name}": tensor.detach().clone() for name, tensor in dense.state_dict().items()}
     if safe:
@@ -282,7 +282,9 @@ def test_damaged_weights_are_an_error_of_ours(model: Path, tmp_path: Path) -> No
 def test_missing_weights_are_one_error_with_both_ways_to_get_them(model: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(model, tmp_path / "bare")
     (bare / "model.safetensors").unlink()
-    with pytest.raises(EncoderError, match=r"bare.*model\.safetensors.*HF_HOME.*s2s models add.*S2S_MODEL_DIR"):
+    with pytest.raises(
+        EncoderError, match=r"bare.*model\.safetensors.*HF_HOME.*hf download.*s2s models add bare.*S2S_MODEL_DIR"
+    ):
         HuggingFaceText(str(bare), device="cpu").load()
 
 

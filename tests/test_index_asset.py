@@ -334,7 +334,7 @@ def test_a_language_of_one_segment_has_nothing_to_find(exhaustive: Platform) -> 
 def _renew(lake: Lake, factory: str) -> Renewal:
     roll = call_the_roll(read_blocks(lake, "deu"), DIMENSION)
     renewal = renew_index(roll, lake.find("speech_index", "deu"), Wish(factory))
-    rows = roll.segments.with_row_index("row").with_columns(recurring=pl.lit(False))
+    rows = roll.items.with_row_index("row").with_columns(recurring=pl.lit(False))
     with lake.replace("speech_index", "deu") as new:
         renewal.write(new)
         new.write_table("roll.parquet", roll.blocks, ROLL)

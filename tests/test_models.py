@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 
 from resources.encoders import Encoders
 from speech_mining.cli.models import models as app
+from speech_mining.encoders.cards import own_cards, sha256_of
 from speech_mining.encoders.huggingface import HuggingFaceText
 from speech_mining.encoders.laser import Laser
-from speech_mining.encoders.models import add_model, own_cards, sha256_of, verify_models
+from speech_mining.encoders.models import add_model, verify_models
 from speech_mining.encoders.protocol import Sentence
 from speech_mining.encoders.sonar import SonarSpeech, SonarText, locate_weights
 from speech_mining.errors import EncoderError
@@ -307,11 +308,11 @@ def test_a_speech_encoder_of_ones_own_card_is_chosen_by_its_name(tmp_path: Path)
 
 
 def test_a_choice_that_cannot_be_is_an_error_that_lists_the_choices(tmp_path: Path) -> None:
-    for wrong in ("miniature", "hf:", "sonnar"):
+    for wrong in ("hf:", "sonnar"):
         with pytest.raises(EncoderError, match=rf"no text encoder '{wrong}'.*'hf:<name or folder>'"):
             Encoders(text_default=wrong).text("deu")
     for wrong in ("laser", "hf:LaBSE"):
         with pytest.raises(EncoderError, match=r"chosen as an encoder of speech.*it reads text"):
             Encoders(default=wrong).speech("deu")
-    with pytest.raises(EncoderError, match=r"laser2-text does not know the language que.*text_by_language"):
+    with pytest.raises(EncoderError, match=r"laser2-text does not know the language que.*text_encoders"):
         Encoders(text_default="laser").text("que")

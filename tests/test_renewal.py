@@ -49,10 +49,10 @@ def embed(lake: Lake, language: str, book: int, count: int, take: int = 0, encod
 def index(lake: Lake, language: str, recurring: int = 0) -> None:
     """Write the roll of a language, the first so many rows marked as recurring."""
     roll = call_the_roll(read_blocks(lake, language))
-    marked = pl.Series("recurring", np.arange(roll.segments.height) < recurring)
+    marked = pl.Series("recurring", np.arange(roll.items.height) < recurring)
     with lake.replace("speech_index", language) as new:
         new.write_table("roll.parquet", roll.blocks, ROLL)
-        new.write_table("rows.parquet", roll.segments.with_row_index("row").with_columns(marked), ROWS)
+        new.write_table("rows.parquet", roll.items.with_row_index("row").with_columns(marked), ROWS)
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def test_the_first_search_says_why_it_begins_from_nothing(lake: Lake) -> None:
 
 def test_nothing_new_costs_nothing_and_writes_nothing(lake: Lake) -> None:
     renewed(lake)
-    before = lake.partition(renewal.LAYER, "deu-eng").data_version
+    before = lake.partition("s2s_neighbour_state", "deu-eng").data_version
 
     again = renewed(lake)
 
     assert (again.work.products, again.work.saved, again.began) == (0, 550 * 586, "")
-    assert lake.partition(renewal.LAYER, "deu-eng").data_version == before
+    assert lake.partition("s2s_neighbour_state", "deu-eng").data_version == before
 
 
 def test_a_new_audiobook_costs_its_own_products(lake: Lake) -> None:
@@ -157,7 +157,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_kept_its_state(lake: Lake, m
     def stop(told: str) -> None:
         raise KeyboardInterrupt(told)
 
-    with pytest.raises(KeyboardInterrupt, match="1024 of 3050 source segments"):
+    with pytest.raises(KeyboardInterrupt, match="1024 of 3050 source rows"):
         renew(lake, PAIR, Request(5), stop)
 
     found = renewed(lake)
@@ -167,7 +167,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_kept_its_state(lake: Lake, m
 
 def test_a_state_that_cannot_be_read_is_not_trusted(lake: Lake) -> None:
     renewed(lake)
-    lake.partition(renewal.LAYER, "deu-eng").local_path("source_rows.npy").write_bytes(b"not an array")
+    lake.partition("s2s_neighbour_state", "deu-eng").local_path("source_rows.npy").write_bytes(b"not an array")
 
     assert "cannot be read" in renewed(lake).began
     assert renewed(lake).began == ""

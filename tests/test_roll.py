@@ -67,7 +67,7 @@ def test_vectors_of_two_encoders_are_not_put_together() -> None:
 
 
 def test_a_block_whose_vectors_and_segments_differ_in_number_is_named() -> None:
-    with pytest.raises(EmbeddingError, match="Audiobook 7 has 3 segments and 2 vectors"):
+    with pytest.raises(EmbeddingError, match="audiobook 7 has 3 items and 2 vectors"):
         call_the_roll([Block("7", "v", _segments("7", 3), _vectors(2), "e 1")])
 
 
@@ -84,7 +84,7 @@ def test_an_index_older_than_its_embeddings_is_refused(tmp_path) -> None:  # typ
     lake = Lake(tmp_path)
     _publish(lake, "1", 3, seed=1)
     roll = call_the_roll(read_blocks(lake, "deu"))
-    table = roll.segments.with_row_index("row").with_columns(recurring=pl.lit(False))
+    table = roll.items.with_row_index("row").with_columns(recurring=pl.lit(False))
     with lake.replace("speech_index", "deu") as new:
         new.write_table("roll.parquet", roll.blocks, ROLL)
         new.write_table("rows.parquet", table, ROWS)

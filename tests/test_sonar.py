@@ -307,7 +307,7 @@ def test_weights_that_are_missing_are_one_error_with_both_ways_to_get_them(tmp_p
     (tmp_path / "absent.yaml").write_text(TINY_SPEECH_CARD.format(name="absent", checkpoint="not_here.pt"))
     encoder = SonarSpeech({"deu": "absent"}, device="cpu", model_dir=tmp_path)
     assert locate_weights("absent", model_dir=tmp_path).path is None
-    told = r"card absent.*not_here\.pt.*connected machine.*FAIRSEQ2_CACHE_DIR.*`name: absent@user`.*S2S_MODEL_DIR"
+    told = r"card absent.*not_here\.pt.*put it back at .*s2s models add not_here\.pt --card absent.*S2S_MODEL_DIR"
     with pytest.raises(EncoderError, match=told):
         encoder.load("deu")
     with pytest.raises(EncoderError, match=r"not_here\.pt"):
@@ -319,8 +319,18 @@ def test_weights_that_cannot_be_downloaded_are_the_same_error(tmp_path: Path) ->
         reserved.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
         address = f"http://127.0.0.1:{reserved.getsockname()[1]}/spenc.deu.pt"
         (tmp_path / "far.yaml").write_text(TINY_SPEECH_CARD.format(name="far", checkpoint=address))
-        with pytest.raises(EncoderError, match=r"card far.*spenc\.deu\.pt.*no network.*connected machine"):
+        both_ways = (
+            rf"connected machine.*FAIRSEQ2_CACHE_DIR.*curl -fLO {address}.*s2s models add spenc\.deu\.pt --card far"
+        )
+        with pytest.raises(EncoderError, match=rf"card far.*spenc\.deu\.pt.*no network.*{both_ways}.*S2S_MODEL_DIR"):
             SonarSpeech({"deu": "far"}, device="cpu", model_dir=tmp_path).load("deu")
+
+
+def test_a_lost_file_of_a_published_card_is_told_with_the_address_of_the_published_one(tmp_path: Path) -> None:
+    (tmp_path / "deu.yaml").write_text("name: sonar_speech_encoder_deu@user\ncheckpoint: lost.pt\n")
+    ways = r"curl -fLO https://\S+/(spenc\.v3ap\.deu\.pt)`.*models add \1 --card sonar_speech_encoder_deu"
+    with pytest.raises(EncoderError, match=rf"lost\.pt.*{ways}"):
+        SonarSpeech("deu", device="cpu", model_dir=tmp_path).load("deu")
 
 
 def test_a_damaged_checkpoint_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def tales() -> tuple[Told, ...]:
     """Every abstract sentence of the library; two with different keys are never translations of each other."""
     chance = random.Random(f"{_SEED}: plan")
     fresh = _distinct(_story_sentences())
-    swappable = (sentence for sentence in fresh if any(map(_speakable, _role_swaps(sentence))))
+    swappable = (sentence for sentence in fresh if any(map(speakable, _role_swaps(sentence))))
     shared = [
         # what two languages share begins with a sentence whose roles a trap can swap: few allow it
         _story(swappable if size == 2 and number == 0 else fresh, languages, chance)
@@ -93,11 +93,12 @@ def _story_sentences() -> Iterator[Sentence]:
     while True:
         for story in stories:
             sentence = story.sentence()
-            if _speakable(sentence):
+            if speakable(sentence):
                 yield sentence
 
 
-def _speakable(sentence: Sentence) -> bool:
+def speakable(sentence: Sentence) -> bool:
+    """Whether every narrator says it in 3.2 to 9 s."""
     return all(_SHORTEST[language] <= len(realise(sentence, language)) <= _LONGEST for language in LANGUAGES)
 
 
@@ -149,11 +150,11 @@ def _planned_traps() -> Iterator[tuple[Language, Kind, bool]]:
 
 
 def _trap(base: Told, kind: Kind, language: Language, chance: random.Random) -> Told | None:
-    variants = _role_swaps(base.sentence) if kind == "role_swap" else _exchanges(base.sentence, chance)
-    speakable = [variant for variant in variants if _speakable(variant)]
-    if not speakable:
+    variants = _role_swaps(base.sentence) if kind == "role_swap" else exchanges(base.sentence, chance)
+    fitting = [variant for variant in variants if speakable(variant)]
+    if not fitting:
         return None
-    changed = chance.choice(speakable)
+    changed = chance.choice(fitting)
     return Told(realise(changed, "eng"), kind, changed, (language,), chance.random(), of=base.key)
 
 
@@ -167,7 +168,7 @@ def _role_swaps(sentence: Sentence) -> Iterator[Sentence]:
         yield Sentence((replace(first, subject=first.object, object=first.subject), *others))
 
 
-def _exchanges(sentence: Sentence, chance: random.Random) -> Iterator[Sentence]:
+def exchanges(sentence: Sentence, chance: random.Random) -> Iterator[Sentence]:
     """The sentence with one noun, adjective or verb exchanged for another that fits its place."""
     used = frozenset(concepts(sentence))
     for index, clause in enumerate(sentence.clauses):

@@ -10,11 +10,12 @@ core, and its stream gives bit-identical samples however the input is cut into c
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,18 @@ _IMPOSTORS = (
     (b"[playlist]", "a playlist"),
     (b"ffconcat", "a list of other files"),
 )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A recording that lies in memory: bytes out of an archive or of a table's cell."""
+
+    name: str
+    """What errors call it."""
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class _Tally:
 class Decoded:
     """A recording ready to be decoded, as often as its blocks are asked for; nothing is opened before."""
 
-    def __init__(self, path: Path, sample_rate_hz: int, max_bad_share: float) -> None:
+    def __init__(self, path: Path | Held, sample_rate_hz: int, max_bad_share: float) -> None:
         self._path = path
         self._sample_rate_hz = sample_rate_hz
         self._max_bad_share = max_bad_share
@@ -138,7 +151,7 @@ class Decoded:
     @property
     def bytes_total(self) -> int:
         """Size of the file."""
-        return self._path.stat().st_size
+        return _size(self._path)
 
     @property
     def bytes_done(self) -> int:
@@ -194,14 +207,14 @@ class Decoded:
             yield from _resample(self._path, _frames(container, stream, tally), tally, self._sample_rate_hz)
 
 
-def decode(path: Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE) -> Decoded:
-    """Prepare to decode a local file; its blocks are decoded as they are asked for, at flat memory.
+def decode(path: Path | Held, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE) -> Decoded:
+    """Prepare to decode a file, or bytes that are held; blocks are decoded as they are asked for, at flat memory.
 
     Channels are averaged (a low-frequency effects channel is left out). A packet that cannot be decoded is skipped
     and counted; when the rate changes mid-file the old resampler is flushed and a new one starts.
 
     Args:
-        path: a regular local file; never an address.
+        path: a regular local file, never an address; or bytes that are held.
         sample_rate_hz: output rate.
         max_bad_share: share of undecodable packets or bytes, 0..1, above which the recording is damaged.
 
@@ -211,18 +224,18 @@ def decode(path: Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: f
         or no samples in it); "damaged" (more than `max_bad_share` of it cannot be decoded, or an impossible sample
         rate).
     """
-    return Decoded(Path(path), sample_rate_hz, max_bad_share)
+    return Decoded(path if isinstance(path, Held) else Path(path), sample_rate_hz, max_bad_share)
 
 
 def decoded_blocks(
-    path: Path, block_samples: int, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE
+    path: Path | Held, block_samples: int, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE
 ) -> Iterator[Waveform]:
     """Decode a file in blocks of `block_samples`; see `decode` and `Decoded.blocks`."""
     return decode(path, sample_rate_hz=sample_rate_hz, max_bad_share=max_bad_share).blocks(block_samples)
 
 
 def read_waveform(
-    path: Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE
+    path: Path | Held, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_bad_share: float = MAX_BAD_SHARE
 ) -> Waveform:
     """Decode a whole file: the very samples that `decoded_blocks` yields, joined.
 
@@ -242,6 +255,63 @@ def read_waveform(
         filled += len(block)
     waveform.resize(filled, refcheck=False)
     return waveform
+
+
+def measure_s(path: Path | Held) -> float:
+    """How long a recording lasts, in seconds, told by its packets: nothing is decoded but the first frame.
+
+    A header that tells exactly is believed where the packets bear it out, since packets count the encoder's padding.
+    Measured: 0.6 ms for an MP3 of 5 s without a table of contents, 6 to 10 ms for one of a minute that takes 60 to
+    160 ms to decode.
+
+    Raises:
+        AudioError: as in `decode`, before anything but the first frame is known to be sound; and "damaged", where
+            less is there than the header says.
+    """
+    tally = _Tally()
+    with _opened(path) as (container, stream):
+        tally.header_s = _header_s(path, container, stream)
+        packets_s = _packets_s(container, stream, tally)
+    if packets_s is None:
+        return _decoded_s(path)
+    if not packets_s:
+        _check_decoded(path, tally, MAX_BAD_SHARE)
+    if tally.header_s is None or packets_s - tally.header_s > _PADDING_S:
+        return packets_s
+    if tally.header_s - packets_s > max(_PADDING_S, 0.05 * tally.header_s):
+        raise AudioError(
+            f"{path} holds {packets_s:.1f} s of sound.",
+            reason="damaged",
+            expected=f"{tally.header_s:.1f} s, as its own header says",
+            cause="the file was cut",
+            fix="fetch it again",
+        )
+    return tally.header_s
+
+
+def _packets_s(container: Any, stream: Any, tally: _Tally) -> float | None:
+    """Seconds by the packets; 0 where no frame can be decoded, None where packets do not tell how long they last."""
+    import av
+
+    ticks, heard = 0, False
+    for packet in _packets(container, stream, tally):
+        if not heard:
+            try:
+                heard = bool(packet.decode())
+            except av.error.FFmpegError:
+                tally.skipped += 1
+                continue
+        if packet.size and not packet.duration:
+            return None
+        ticks += packet.duration or 0
+    return float(ticks * stream.time_base) if heard else 0.0
+
+
+def _decoded_s(path: Path | Held) -> float:
+    decoded = decode(path)
+    for _ in decoded.blocks(1 << 20):
+        pass
+    return decoded.report.duration_s
 
 
 def check_duration(report: DecodeReport, announced_s: float | None, tolerance: float = 0.05) -> None:
@@ -294,12 +364,18 @@ def _silence_ffmpeg() -> None:
     av.logging.set_level(av.logging.PANIC)
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise AudioError(f"There is no file {path}.", reason="not_found", fix="check the path")
-    if not path.is_file():
-        raise AudioError(f"{path} is not a regular file.", reason="not_audio", expected="an audio file")
-    with path.open("rb") as file:
+def _stream(path: Path | Held) -> BinaryIO:
+    return io.BytesIO(path.content) if isinstance(path, Held) else path.open("rb")
+
+
+def _size(path: Path | Held) -> int:
+    return len(path.content) if isinstance(path, Held) else path.stat().st_size
+
+
+def _check_file(path: Path | Held) -> None:
+    if isinstance(path, Path):
+        _check_regular(path)
+    with _stream(path) as file:
         head = file.read(64)
     if not head:
         raise AudioError(
@@ -317,16 +393,24 @@ def _check_file(path: Path) -> None:
             )
 
 
+def _check_regular(path: Path) -> None:
+    if not path.exists():
+        raise AudioError(f"There is no file {path}.", reason="not_found", fix="check the path")
+    if not path.is_file():
+        raise AudioError(f"{path} is not a regular file.", reason="not_audio", expected="an audio file")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Path | Held) -> Iterator[tuple[Any, Any]]:
     """Yield (container, its first audio stream), with every container that could lead elsewhere refused."""
     import av
 
     _check_file(path)
     _silence_ffmpeg()
+    # "file:" keeps a path such as "concat:a|b" from being read as another protocol.
+    source = _stream(path) if isinstance(path, Held) else f"file:{path.absolute()}"
     try:
-        # "file:" keeps a path such as "concat:a|b" from being read as another protocol.
-        container = av.open(f"file:{path.absolute()}", container_options=_OPEN_OPTIONS, metadata_errors="replace")
+        container = av.open(source, container_options=_OPEN_OPTIONS, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{path} cannot be opened as audio.",
@@ -342,7 +426,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, container.streams.audio[0]
 
 
-def _header_s(path: Path, container: Any, stream: Any) -> float | None:
+def _header_s(path: Path | Held, container: Any, stream: Any) -> float | None:
     formats = set(container.format.name.split(","))
     told = stream.duration is not None and stream.time_base is not None
     if told and (formats & _TELLING or ("mp3" in formats and _has_contents(path))):
@@ -350,12 +434,12 @@ def _header_s(path: Path, container: Any, stream: Any) -> float | None:
     return None
 
 
-def _has_contents(path: Path) -> bool:
+def _has_contents(path: Path | Held) -> bool:
     """Whether an MP3's first frame says how many follow, and nothing was joined to it since.
 
     Behind a joined one FFmpeg guesses again. `Xing` and `Info` are followed by flags, frames and bytes, 4 each.
     """
-    with path.open("rb") as file:
+    with _stream(path) as file:
         head = file.read(10)
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
         tag = size + 10 if head.startswith(b"ID3") else 0
@@ -364,7 +448,7 @@ def _has_contents(path: Path) -> bool:
     place = max(frame.find(name) for name in _TABLES_OF_CONTENTS)
     has_both = place >= 0 and frame[place + 7 : place + 8] and frame[place + 7] & 3 == 3
     told = int.from_bytes(frame[place + 12 : place + 16], "big") if has_both else 0
-    return told >= 0.99 * (path.stat().st_size - tag)
+    return told >= 0.99 * (_size(path) - tag)
 
 
 def _packets(container: Any, stream: Any, tally: _Tally) -> Iterator[Any]:
@@ -399,7 +483,7 @@ def _frames(container: Any, stream: Any, tally: _Tally) -> Iterator[Any]:
         yield from frames
 
 
-def _resample(path: Path, frames: Iterator[Any], tally: _Tally, rate_hz: int) -> Iterator[Waveform]:
+def _resample(path: Path | Held, frames: Iterator[Any], tally: _Tally, rate_hz: int) -> Iterator[Waveform]:
     """Bring frames to one rate, about a second at a time: a call a frame would cost more than the resampling."""
     for source_rate_hz, chunks in _stretches(path, frames, tally):
         if source_rate_hz == rate_hz:
@@ -417,7 +501,7 @@ def _resample_stretch(chunks: Iterator[Waveform], source_rate_hz: int, rate_hz: 
     yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _stretches(path: Path, frames: Iterator[Any], tally: _Tally) -> Iterator[tuple[int, Iterator[Waveform]]]:
+def _stretches(path: Path | Held, frames: Iterator[Any], tally: _Tally) -> Iterator[tuple[int, Iterator[Waveform]]]:
     """Split frames where their rate changes: (source rate, mono chunks); each must be drained before the next."""
     frame = next(frames, None)
     known: tuple[int, str, str] | None = None
@@ -512,7 +596,7 @@ def _regroup(chunks: Iterator[Waveform], size: int) -> Iterator[Waveform]:
         yield np.concatenate(waiting)
 
 
-def _check_decoded(path: Path, tally: _Tally, max_bad_share: float) -> None:
+def _check_decoded(path: Path | Held, tally: _Tally, max_bad_share: float) -> None:
     if tally.skipped and (not tally.samples or tally.bad_share > max_bad_share):
         raise AudioError(
             f"{tally.skipped} of the {tally.packets} packets of {path} cannot be decoded, "

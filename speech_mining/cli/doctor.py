@@ -198,6 +198,14 @@ def _cuda() -> str:
     return "; ".join(f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices)
 
 
+def _encoder_device() -> str:
+    """Which one device an encoder of this process would take, and why; a fleet gives each process its own."""
+    from speech_mining.encoders.placement import chosen_device, visible_in
+
+    choice = chosen_device()
+    return f"{choice.device}: {choice.why}; {visible_in(os.environ)}; one process takes one device"
+
+
 def _faiss() -> str:
     import faiss
 
@@ -297,6 +305,13 @@ CHECKS: tuple[Check, ...] = (
         "embedding and searching at scale",
         _cuda,
         "none is needed for the demo; for a GPU install NVIDIA's driver and PyTorch built for its CUDA",
+        needed=False,
+    ),
+    Check(
+        "Encoder device",
+        "embedding",
+        _encoder_device,
+        "set S2S_DEVICE to auto, cpu, cuda or cuda:<number>; give each process its own with CUDA_VISIBLE_DEVICES",
         needed=False,
     ),
     Check(

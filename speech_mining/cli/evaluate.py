@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from enum import Enum
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,11 +43,22 @@ def evaluate(
         Path, typer.Option("--text", help="Their translations, row by row: one a line, or .tsv (text, language).")
     ],
     encoder: Annotated[
-        str, typer.Option("--encoder", help="'miniature', 'sonar', a student's file, or module:Class.")
+        str, typer.Option("--encoder", help="'miniature', 'sonar', 'sonar:CARD', a student's file, or module:Class.")
     ] = "miniature",
     text_encoder: Annotated[
-        str, typer.Option("--text-encoder", help="'sonar', 'laser', 'hf:NAME', 'hf:FOLDER', module:Class.")
+        str,
+        typer.Option(
+            "--text-encoder",
+            help="'sonar', 'sonar:CARD', 'laser', 'laser:CARD', 'hf:NAME', 'hf:FOLDER', 'miniature', or module:Class.",
+        ),
     ] = "sonar",
+    model_dir: Annotated[
+        Path | None,
+        typer.Option("--model-dir", envvar="S2S_MODEL_DIR", help="Of cards of one's own.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", envvar="S2S_DEVICE", help="'auto', 'cpu', 'cuda', 'cuda:1'.")
+    ] = "auto",
     language: Annotated[
         str, typer.Option("--language", help="Of recordings that name none, ISO 639-3.", show_default=False)
     ] = "",
@@ -85,10 +95,13 @@ def evaluate(
 
       s2s evaluate --audio deu.tsv --text eng.txt --text-language eng --encoder sonar
 
+      s2s evaluate --audio deu.tsv --text eng.tsv --encoder sonar:our_german --text-encoder hf:LaBSE
+
       s2s evaluate --audio deu.tsv --text eng.tsv --encoder mine.safetensors --margin cosine --out deu-eng.json
 
-      s2s evaluate --audio deu.tsv --text eng.tsv --text-encoder demo.world.concepts:ConceptTeacher
+      s2s evaluate --audio deu.tsv --text eng.tsv --text-encoder miniature
     """
+    from speech_mining.encoders import choice
     from speech_mining.evaluation.intervals import Bootstrap
     from speech_mining.evaluation.trials import EvaluationConfig
     from speech_mining.evaluation.trials import evaluate as evaluated
@@ -96,7 +109,10 @@ def evaluate(
     _check_out(out)
     test_set = _read(audio, text, target_audio, distractors, (language, text_language))
     config = EvaluationConfig(margin.value, k, Bootstrap(seed, resamples))
-    speech, texts = _speech_encoders(encoder), _text_encoder(text_encoder)
+    spoken = sorted({clip.language for clip in (*test_set.clips, *(test_set.target_clips or ()))})
+    speech = _speech_encoders(encoder, spoken, model_dir, device)
+    texts = choice.text_encoder(text_encoder, model_dir=model_dir, device=device)
+    _refuse_two_spaces(speech, spoken, texts)
     embedded = _embed(test_set, speech, texts, hard_negatives, seed)
     outcomes = evaluated(embedded.columns, embedded.distractors, config)
     told = _told(outcomes, embedded, config, {clip.language: speech(clip.language) for clip in test_set.clips}, texts)
@@ -143,63 +159,26 @@ def _embed(
 # Encoders by name
 
 
-def _speech_encoders(name: str) -> SpeechEncoders:
-    """Encoders by language; loaded when a language is first asked for."""
-    from speech_mining.encoders.student import Student
+def _speech_encoders(name: str, languages: Iterable[str], model_dir: Path | None, device: str) -> SpeechEncoders:
+    """Encoders by language; a name that means none is an error now, weights are loaded at the first recording."""
+    from speech_mining.encoders.choice import speech_encoder
 
-    if name == "sonar":
-        loaded: dict[str, SpeechEncoder] = {}
-        return partial(_sonar, loaded)
-    if _is_object(name):
-        chosen: SpeechEncoder = _object(name)()
-    else:
-        chosen = Student.load(None if name == "miniature" else Path(name))
-    return lambda language: chosen
+    made = {language: speech_encoder(name, language, model_dir=model_dir, device=device) for language in languages}
+    return made.__getitem__
 
 
-def _sonar(loaded: dict[str, SpeechEncoder], language: str) -> SpeechEncoder:
-    from speech_mining.encoders.sonar import SonarSpeech
-
-    return loaded.setdefault(language, loaded.get(language) or SonarSpeech(language))
-
-
-def _text_encoder(name: str) -> TextEncoder:
-    from speech_mining.encoders.huggingface import HuggingFaceText
-    from speech_mining.encoders.laser import Laser
-    from speech_mining.encoders.sonar import SonarText
+def _refuse_two_spaces(speech: SpeechEncoders, languages: Iterable[str], texts: TextEncoder) -> None:
+    """Vectors of two lengths cannot be of one space: told before anything is embedded."""
     from speech_mining.errors import EncoderError
 
-    if name.startswith("hf:"):
-        return HuggingFaceText(name.removeprefix("hf:"))
-    if name in ("sonar", "laser"):
-        return SonarText() if name == "sonar" else Laser()
-    if _is_object(name):
-        chosen: TextEncoder = _object(name)()
-        return chosen
-    raise EncoderError(
-        f"There is no text encoder {name!r}.",
-        expected="sonar, laser, hf:NAME or hf:FOLDER, module:Class",
-        fix="--text-encoder demo.world.concepts:ConceptTeacher for the demo's own",
-    )
-
-
-def _is_object(name: str) -> bool:
-    module, colon, of_module = name.partition(":")
-    return bool(colon) and of_module.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def _object(name: str) -> Any:
-    from speech_mining.errors import EncoderError
-
-    module, _, of_module = name.partition(":")
-    try:
-        return getattr(import_module(module), of_module)
-    except (ImportError, AttributeError) as error:
-        raise EncoderError(
-            f"The encoder {name} cannot be loaded: {error}.",
-            expected="module:Class, a class that is made without arguments",
-            cause="its package is not installed, or the name is misspelt",
-        ) from error
+    for language in languages:
+        if (spoken := speech(language)).dimension != texts.dimension:
+            raise EncoderError(
+                f"{spoken.name} gives vectors of {spoken.dimension} values, and {texts.name} of {texts.dimension}.",
+                expected="encoders of one space",
+                cause="the speech encoder was trained with another text encoder as its teacher",
+                fix="give the speech encoder's own teacher in --text-encoder",
+            )
 
 
 # What is told

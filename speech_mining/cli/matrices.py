@@ -1,11 +1,10 @@
-"""Embeddings as a user hands them in: a .npy file, or a folder of them; mapped into memory, normalised, named.
+"""Embeddings as a user hands them in: a .npy file, a folder or a pattern; mapped into memory, normalised, named.
 
 What belongs here is finding, checking and normalising them. What is done with them is in the commands.
 """
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from speech_mining.errors import EmbeddingError, SettingsError
 from speech_mining.knn.fingerprint import Fingerprint, difference, fingerprint
 from speech_mining.knn.vectors import Stack, normalised_parts
+from speech_mining.stopes.shards import RawForm, find_shards, is_pattern, natural, open_shards
 
 EXPECTED = "a .npy file as numpy.save writes it, float16, float32 or float64, one embedding a row, or a folder of them"
 
@@ -26,16 +25,20 @@ EXPECTED = "a .npy file as numpy.save writes it, float16, float32 or float64, on
 class Embeddings:
     """One side's embeddings, mapped into memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, raw: RawForm | None = None) -> None:
         """Find the matrix or the shards at `path`.
+
+        Args:
+            path: a file, a folder of .npy files, or a pattern such as `encf.*.deu`.
+            raw: what files without a header hold.
 
         Raises:
             EmbeddingError: nothing there, something that is not a matrix, or shards that do not fit together.
         """
         self.path = path
         self.files = _files(path)
-        blocks = [_mapped(file) for file in self.files]
-        self.matrix = blocks[0] if len(blocks) == 1 else _stacked(path, self.files, blocks)
+        shards = open_shards(self.files, raw)
+        self.matrix: Any = shards.blocks[0] if len(shards.blocks) == 1 else shards
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -70,7 +73,7 @@ class Embeddings:
             ) from error
 
     def _lies_ready(self) -> bool:
-        blocks = self.matrix.blocks if isinstance(self.matrix, Stack) else [self.matrix]
+        blocks: list[Any] = self.matrix.blocks if isinstance(self.matrix, Stack) else [self.matrix]
         return all(block.dtype == np.float32 and block.flags.c_contiguous for block in blocks)
 
     def _is_unit(self) -> bool:
@@ -113,54 +116,5 @@ def _files(path: Path) -> list[Path]:
         shards = [file for file in path.glob("*.npy") if file.is_file() and not file.name.startswith(".")]
         if not shards:
             raise EmbeddingError(f"The folder {path} holds no .npy file.", expected=EXPECTED)
-        return sorted(shards, key=_natural)
-    if not path.is_file():
-        raise EmbeddingError(f"There is no file {path}.", expected=EXPECTED)
-    return [path]
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Numbers in names count as numbers: shard 9 before shard 10; 09 and 9 are told apart by the name itself."""
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-
-
-def _mapped(path: Path) -> npt.NDArray[Any]:
-    shape = _matrix_shape(path)
-    try:
-        # the system refuses to map a file without data
-        matrix: npt.NDArray[Any] = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise EmbeddingError(f"{path} cannot be read ({error}).", cause="the file was cut short") from error
-    if matrix.ndim != 2 or matrix.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
-        raise EmbeddingError(f"{path} is {matrix.dtype} with shape {matrix.shape}.", expected=EXPECTED)
-    return matrix
-
-
-def _stacked(path: Path, files: list[Path], blocks: list[npt.NDArray[Any]]) -> Stack:
-    first = blocks[0]
-    for file, block in zip(files, blocks, strict=True):
-        if (block.shape[1], block.dtype) != (first.shape[1], first.dtype):
-            raise EmbeddingError(
-                f"{file} is {block.dtype} with rows of {block.shape[1]} values, {files[0].name} {first.dtype} "
-                f"with rows of {first.shape[1]}.",
-                expected="one dimension and one type in all shards",
-                cause=f"{path} holds shards of different encoders",
-            )
-    return Stack(blocks)
-
-
-def _matrix_shape(path: Path) -> tuple[int, ...]:
-    """Read the header alone, so that nothing which is not a plain matrix is ever loaded."""
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
-        except ValueError as error:
-            raise EmbeddingError(
-                f"{path} is not a .npy file.", expected=EXPECTED, cause="it is another kind of file, or was cut short"
-            ) from error
-    if dtype.hasobject:
-        raise EmbeddingError(f"{path} holds Python objects, which are never unpickled.", expected=EXPECTED)
-    return shape
+        return sorted(shards, key=natural)
+    return find_shards(str(path)) if is_pattern(path) else [path]

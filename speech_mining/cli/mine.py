@@ -25,6 +25,8 @@ from speech_mining.cli.matrices import Embeddings, Sides
 from speech_mining.cli.memory import Peak, peak_memory
 from speech_mining.errors import SettingsError
 from speech_mining.progress import Progress
+from speech_mining.stopes import outputs
+from speech_mining.stopes.shards import RawForm, find_shards
 
 if TYPE_CHECKING:
     from speech_mining.knn.neighbours import Neighbours
@@ -60,6 +62,13 @@ class Engine(str, Enum):
     faiss = "faiss"
 
 
+class RawType(str, Enum):
+    """Names as in `speech_mining.stopes.shards.RAW_TYPES`."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
 class Best(str, Enum):
     """Names as in `speech_mining.mining.strategies.BEST`."""
 
@@ -68,9 +77,16 @@ class Best(str, Enum):
 
 
 def mine(
-    source: Annotated[Path, typer.Argument(metavar="SRC.npy|DIR", help="Source embeddings: a file or a folder.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC.npy|DIR", help="Source embeddings: a file, a folder or a quoted pattern.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TGT.npy|DIR", help="Target embeddings, likewise.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the pairs go: FILE.tsv (no header) or FILE.parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Where the pairs go: FILE.tsv (no header), FILE.parquet, or stopes' FILE.align.npz."
+        ),
+    ],
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours in each direction.")] = 16,
     margin: Annotated[Margin, typer.Option("--margin", help="How a pair is scored.")] = Margin.ratio,
     strategy: Annotated[Strategy, typer.Option("--strategy", help="Which candidates become pairs.")] = Strategy.max,
@@ -90,6 +106,18 @@ def mine(
         Path | None,
         typer.Option("--neighbours", metavar="FILE.npz", help="Neighbours to reuse, or where to save them."),
     ] = None,
+    dimension: Annotated[
+        int | None, typer.Option("--dimension", min=1, help="Of embedding files without a header: values a row.")
+    ] = None,
+    dtype: Annotated[RawType, typer.Option("--dtype", help="And the type of a value.")] = RawType.float32,
+    source_text: Annotated[
+        str | None, typer.Option("--source-text", help="Lines of the source rows, for FILE.bitext.tsv.gz; a pattern.")
+    ] = None,
+    target_text: Annotated[str | None, typer.Option("--target-text", help="Those of the target rows.")] = None,
+    source_meta: Annotated[
+        str | None, typer.Option("--source-meta", help="Metadata of the source rows, for FILE.bimeta.tsv.gz.")
+    ] = None,
+    target_meta: Annotated[str | None, typer.Option("--target-meta", help="Those of the target rows.")] = None,
 ) -> None:
     """Mine pairs between two matrices of embeddings.
 
@@ -104,14 +132,18 @@ def mine(
     s2s mine deu/ eng/ --memory-gb 8 --neighbours deu-eng.npz --out pairs.parquet
 
     s2s mine deu/ eng/ --neighbours deu-eng.npz --margin distance --threshold 0.05 --out pairs.tsv
+
+    s2s mine 'emb/encf.*.deu' 'emb/encf.*.eng' --out deu-eng.align.npz --source-text 'deu.*.xz' --target-text 'eng.*.xz'
     """
     from speech_mining.mining import strategies
 
+    texts = _texts(out, (source_text, target_text, source_meta, target_meta))
     write = _writer(out)
     if neighbours is not None and neighbours.suffix != ".npz":
         raise SettingsError(f"Neighbours would go to {neighbours}.", expected="a name that ends in .npz")
     least = strategies.checked_threshold(margin.value, threshold)
-    sides = Sides(Embeddings(source), Embeddings(target))
+    raw = None if dimension is None else RawForm(dimension, dtype.value)
+    sides = Sides(Embeddings(source, raw), Embeddings(target, raw))
     for file in (out, neighbours or out):
         _check_writable(file)
     began = time.perf_counter()
@@ -120,9 +152,20 @@ def mine(
         found, searched = _neighbours(sides, asked, neighbours, out, peak)
         elapsed_s = time.perf_counter() - began
         mined = strategies.mine(found, margin=margin.value, strategy=strategy.value, best=best.value, threshold=least)
-        write(mined, out)
+        if out.name.endswith(outputs.SUFFIX):
+            _write_stopes(found, mined, Scored(margin.value, best.value), texts, out)
+        else:
+            write(mined, out)
     shutil.rmtree(_partial(out), ignore_errors=True)
     _tell(found, mined, out, (elapsed_s, searched), peak)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How candidates were scored and the best of a row chosen."""
+
+    margin: str
+    best: str
 
 
 @dataclass(frozen=True)
@@ -198,13 +241,35 @@ def read_embeddings(path: Path) -> npt.NDArray[np.float32]:
     return normalise(Embeddings(path).matrix, str(path))
 
 
+def _texts(out: Path, patterns: tuple[str | None, ...]) -> outputs.Texts | None:
+    if not any(patterns):
+        return None
+    if not out.name.endswith(outputs.SUFFIX):
+        raise SettingsError(
+            f"Texts are given, and pairs go to {out}.", expected=f"a name that ends in {outputs.SUFFIX}"
+        )
+    return outputs.Texts(*(tuple(find_shards(pattern)) if pattern else () for pattern in patterns))
+
+
+def _write_stopes(found: Neighbours, mined: Mined, scored: Scored, texts: outputs.Texts | None, out: Path) -> None:
+    backward = outputs.only_backward(mined, found, margin=scored.margin, best=scored.best)
+    if texts is not None:
+        prefix = out.with_name(out.name.removesuffix(outputs.SUFFIX))
+        told = outputs.write_bitext(mined, backward, texts, (found.source_count, found.target_count), prefix)
+        _say(f"{told['written']} pairs of texts beside it; {told['repeated']} repeated a pair of texts.")
+    outputs.write_alignments(mined, backward, out)
+
+
 def _writer(out: Path) -> Any:
     writers = {".tsv": _write_tsv, ".parquet": _write_parquet}
-    if out.suffix not in writers:
-        raise SettingsError(f"The pairs would go to {out}.", expected="a name that ends in .tsv or .parquet")
+    if out.suffix not in writers and not out.name.endswith(outputs.SUFFIX):
+        raise SettingsError(
+            f"The pairs would go to {out}.",
+            expected=f"a name that ends in .tsv or .parquet, or in {outputs.SUFFIX} as stopes has it",
+        )
     if out.is_dir() or any(parent.exists() and not parent.is_dir() for parent in out.parents):
         raise SettingsError(f"{out} cannot be written.", cause="a folder has that name, or a file stands in its path")
-    return writers[out.suffix]
+    return writers.get(out.suffix)
 
 
 def _check_writable(path: Path) -> None:

@@ -9,71 +9,143 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import polars as pl
 
 from speech_mining.atomic import replacing
 from speech_mining.errors import LakeError, SettingsError
-from speech_mining.records import PAIRS, SAMPLES_PER_MS, Schema, conform
+from speech_mining.filters.limits import FILTER_SCORES, with_scores
+from speech_mining.lake import Partition
+from speech_mining.mining.kinds import KINDS, SPEECH_TO_SPEECH, Kind
+from speech_mining.records import SAMPLES_PER_MS, Modality, Schema, conform, item_column, modality_of
 
 VERSION = "1"
 
-_OF_A_RECORDING = {
-    "language": pl.String(),  # ISO 639-3
-    "url": pl.String(),  # where the recording may be downloaded
-    "title": pl.String(),
-    "section_title": pl.String(),
-    "readers": pl.String(),
-    "licence": pl.String(),
+# Of each side: what a person looks at first, what is told of it, and ids and places that machines need.
+_SPAN: Mapping[Modality, Schema] = {
+    "speech": {
+        "audiobook": pl.String(),
+        "section": pl.Int32(),
+        "start_ms": pl.Int64(),
+        "end_ms": pl.Int64(),
+    },
+    "text": {"text": pl.String()},
+}
+_TOLD: Mapping[Modality, Schema] = {
+    "speech": {
+        "language": pl.String(),  # ISO 639-3
+        "url": pl.String(),  # where the recording may be downloaded
+        "title": pl.String(),
+        "section_title": pl.String(),
+        "readers": pl.String(),
+        "licence": pl.String(),
+    },
+    "text": {
+        "language": pl.String(),
+        "address": pl.String(),  # of the shard's file
+        "document": pl.String(),
+        "line": pl.Int64(),  # of the shard, from 1
+        "offset": pl.Int64(),  # in the line, in characters
+        "length": pl.Int32(),  # in characters
+    },
+}
+_PLACE: Mapping[Modality, tuple[str, ...]] = {
+    "speech": ("_segment", "_sample"),
+    "text": ("_sentence", "_shard", "_shard_row"),
 }
 
-# The order is that of the LibriVox S2S and SpeechMatrix manifests: the score, then the source's span, then the
-# target's. Ids and samples, which machines need and people do not, come last.
-CORPUS: Schema = {
-    "score": pl.Float64(),
-    "source_audiobook": pl.String(),
-    "source_section": pl.Int32(),
-    "source_start_ms": pl.Int64(),
-    "source_end_ms": pl.Int64(),
-    "target_audiobook": pl.String(),
-    "target_section": pl.Int32(),
-    "target_start_ms": pl.Int64(),
-    "target_end_ms": pl.Int64(),
-    **{f"{side}_{name}": dtype for name, dtype in _OF_A_RECORDING.items() for side in ("source", "target")},
-    **{name: PAIRS[name] for name in PAIRS if name == "cosine" or name.endswith(("_segment", "_sample"))},
-}
-ORDER = ["score", "source_segment", "target_segment"]
+
+def corpus_of(kind: Kind) -> Schema:
+    """The columns of a kind's corpus, before the scores of filters.
+
+    The order is that of the LibriVox S2S and SpeechMatrix manifests: the score, then the source, then the target.
+    """
+    sides: dict[str, Modality] = {"source": kind.source, "target": kind.target}
+    columns = ([(f"{side}_{name}", dtype) for name, dtype in _TOLD[of].items()] for side, of in sides.items())
+    ends = ("cosine", *(f"{side}{end}" for side, of in sides.items() for end in _PLACE[of]))
+    return {
+        "score": pl.Float64(),
+        **{f"{side}_{name}": dtype for side, of in sides.items() for name, dtype in _SPAN[of].items()},
+        **{column[0]: column[1] for pair in zip_longest(*columns) for column in pair if column is not None},
+        **{name: dtype for name, dtype in kind.pairs.items() if name == "cosine" or _is_place(name, ends)},
+    }
+
+
+def _is_place(name: str, ends: Sequence[str]) -> bool:
+    side = name.partition("_")[0]
+    return any(end.startswith(side) and name.endswith(end.removeprefix(side)) for end in ends)
+
+
+CORPUS: Schema = corpus_of(SPEECH_TO_SPEECH)
+
+
+def kind_of(columns: Sequence[str]) -> Kind:
+    """What was mined with what, by the columns of pairs or of a corpus."""
+    sides = tuple(modality_of(columns, side) for side in ("source", "target"))
+    return next(kind for kind in KINDS if (kind.source, kind.target) == sides)
+
+
+def corpus_schema(columns: Sequence[str], kind: Kind | None = None) -> Schema:
+    """Columns of a corpus, and behind them the scores of filters (`filters.limits.FILTER_SCORES`) among `columns`.
+
+    Args:
+        columns: of a corpus or of filters.
+        kind: of the corpus; None: as the columns say.
+    """
+    scores = {name: dtype for name, dtype in FILTER_SCORES.items() if name in columns}
+    return {**corpus_of(kind or kind_of(columns)), **scores}
+
+
+def _order(columns: Sequence[str]) -> list[str]:
+    """What rows are sorted by: the score, then both ids."""
+    return ["score", *(item_column(columns, side) for side in ("source", "target"))]
+
+
+def read_corpus(partition: Partition) -> pl.DataFrame:
+    """A corpus of the lake, with the scores of the filters that were on: columns `corpus_schema`."""
+    frame = partition.read_frame("corpus.parquet")
+    return conform(frame, corpus_schema(frame.columns), f"{partition.layer}/corpus.parquet")
 
 
 def corpus_frame(
-    pairs: pl.DataFrame, source_recordings: pl.DataFrame, target_recordings: pl.DataFrame, language_pair: str
+    pairs: pl.DataFrame,
+    source: pl.DataFrame,
+    target: pl.DataFrame,
+    language_pair: str,
+    scores: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Tell of each pair who reads it, in which languages, under which licence, and where it may be heard.
+    """Tell of each pair who reads it, in which languages, under which licence, and where it may be heard or read.
 
     Args:
-        pairs: columns `records.PAIRS`, selected.
-        source_recordings: the recordings of the source side, with at least the columns `audiobook, section, language,
-            url, title, section_title, readers, licence` of `records.RECORDINGS`.
-        target_recordings: the same for the target side.
-        language_pair: `deu-eng`, source first; must be the languages of the recordings.
+        pairs: columns `records.pairs_schema` of two modalities, selected.
+        source: of the source side, recordings with at least the columns `audiobook, section, language, url, title,
+            section_title, readers, licence` of `records.RECORDINGS`, or of a side of text `written.WRITTEN`.
+        target: the same for the target side.
+        language_pair: `deu-eng`, source first; must be the languages of the two sides.
+        scores: of filters that are on: the two ids and columns of `FILTER_SCORES`, of at least these pairs.
 
     Returns:
-        Columns `CORPUS`, by decreasing score, then source and target segment.
+        Columns `corpus_schema`, by decreasing score, then source and target id.
 
     Raises:
-        LakeError: a pair comes from a recording that is not listed, is listed twice, or is in another language.
+        LakeError: a pair comes from a recording or sentence that is not listed, is listed twice, or is in another
+            language; or it has no score.
         SettingsError: `language_pair` is not two codes.
     """
-    source_language, target_language = _languages(language_pair)
-    rows = conform(pairs, PAIRS, "pairs").with_columns(
+    kind, languages = kind_of(pairs.columns), _languages(language_pair)
+    rows = conform(pairs, kind.pairs, "pairs").with_columns(
         (pl.col(f"{side}_{end}_sample") // SAMPLES_PER_MS).alias(f"{side}_{end}_ms")
-        for side in ("source", "target")
+        for side in kind.spoken
         for end in ("start", "end")
     )
-    rows = _described(rows, source_recordings, "source", source_language)
-    rows = _described(rows, target_recordings, "target", target_language)
-    return conform(rows, CORPUS, "corpus").sort(ORDER, descending=[True, False, False])
+    for side, language, facts in zip(("source", "target"), languages, (source, target), strict=True):
+        rows = _described(rows, facts, side, language)
+    rows = rows if scores is None else with_scores(rows, scores)
+    frame = conform(rows, corpus_schema(rows.columns, kind), "corpus")
+    return frame.sort(_order(frame.columns), descending=[True, False, False])
 
 
 def write_manifest(frame: pl.DataFrame, path: Path) -> None:
@@ -83,13 +155,15 @@ def write_manifest(frame: pl.DataFrame, path: Path) -> None:
     a text is written as `\t`, `\n`, `\r` or `\\`.
 
     Args:
-        frame: columns `CORPUS`, in any order of rows.
+        frame: columns `corpus_schema`, in any order of rows.
         path: usually `….tsv.gz`; replaced at once when the file is whole.
 
     Raises:
         LakeError: other columns, or nulls.
     """
-    rows = conform(frame, CORPUS, "corpus").sort(ORDER, descending=[True, False, False])
+    rows = conform(frame, corpus_schema(frame.columns), "corpus").sort(
+        _order(frame.columns), descending=[True, False, False]
+    )
     holes = {name: count for name, count in rows.null_count().row(0, named=True).items() if count}
     if holes:
         raise LakeError(f"A corpus has nothing in {holes}.", expected="every column filled")
@@ -100,7 +174,7 @@ def write_manifest(frame: pl.DataFrame, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> pl.DataFrame:
-    """Read what `write_manifest` wrote: columns `CORPUS`, the same rows to the last bit.
+    """Read what `write_manifest` wrote: columns `corpus_schema`, the same rows to the last bit.
 
     Raises:
         LakeError: the file is no gzipped table with the columns of a corpus.
@@ -108,9 +182,10 @@ def read_manifest(path: Path) -> pl.DataFrame:
     try:
         table = gzip.decompress(path.read_bytes())
         header = table.partition(b"\n")[0].decode().split("\t")
-        if header != list(CORPUS):
-            raise LakeError(f"{path.name} has columns {header}.", expected=f"{list(CORPUS)}")
-        rows = pl.read_csv(io.BytesIO(table), separator="\t", quote_char=None, schema=dict(CORPUS))
+        schema = corpus_schema(header)
+        if header != list(schema):
+            raise LakeError(f"{path.name} has columns {header}.", expected=f"{list(schema)}")
+        rows = pl.read_csv(io.BytesIO(table), separator="\t", quote_char=None, schema=dict(schema))
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError, pl.exceptions.PolarsError) as problem:
         raise LakeError(
             f"{path.name} cannot be read as a manifest: {problem}.",
@@ -118,7 +193,7 @@ def read_manifest(path: Path) -> pl.DataFrame:
             cause="the file was cut short, or edited",
             fix="materialize the corpus again",
         ) from problem
-    return _unescaped(rows.with_columns(pl.col(_texts()).fill_null("")))
+    return _unescaped(rows.with_columns(pl.col(_texts(rows)).fill_null("")))
 
 
 def _languages(language_pair: str) -> tuple[str, str]:
@@ -128,15 +203,18 @@ def _languages(language_pair: str) -> tuple[str, str]:
     return source, target
 
 
-def _described(rows: pl.DataFrame, recordings: pl.DataFrame, side: str, language: str) -> pl.DataFrame:
-    place = ["audiobook", "section"]
-    facts = recordings.select(*place, *_OF_A_RECORDING)
+def _described(rows: pl.DataFrame, known: pl.DataFrame, side: str, language: str) -> pl.DataFrame:
+    modality = modality_of(rows.columns, side)
+    place = ["audiobook", "section"] if modality == "speech" else ["shard", "shard_row"]
+    told = [*_TOLD[modality], *([] if modality == "speech" else _SPAN[modality])]
+    what = "recordings" if modality == "speech" else "sentences"
+    facts = known.select(*place, *told)
     twice = facts.filter(facts.select(place).is_duplicated())
     if twice.height:
-        raise LakeError(f"{side} recordings are listed twice: {twice.select(place).unique().sort(place).rows()[:5]}.")
+        raise LakeError(f"{side} {what} are listed twice: {twice.select(place).unique().sort(place).rows()[:5]}.")
     named = facts.rename({name: f"{side}_{name}" for name in facts.columns})
     keys = [f"{side}_{name}" for name in place]
-    _refuse_strangers(rows.join(named, on=keys, how="anti").select(keys), side, "is not among its recordings")
+    _refuse_strangers(rows.join(named, on=keys, how="anti").select(keys), side, f"is not among its {what}")
     described = rows.join(named, on=keys, how="left", maintain_order="left")
     strangers = described.filter(pl.col(f"{side}_language").ne_missing(language))
     _refuse_strangers(strangers.select(keys), side, f"is not in {language}")
@@ -146,18 +224,18 @@ def _described(rows: pl.DataFrame, recordings: pl.DataFrame, side: str, language
 def _refuse_strangers(where: pl.DataFrame, side: str, what: str) -> None:
     if where.height:
         raise LakeError(
-            f"The {side} of {where.height} pairs {what}, such as (audiobook, section) {where.row(0)}.",
-            cause="pairs and recordings are of different materializations",
+            f"The {side} of {where.height} pairs {what}, such as {tuple(where.columns)} {where.row(0)}.",
+            cause="the pairs and what they speak of are of different materializations",
             fix="materialize the pairs again",
         )
 
 
-def _texts() -> list[str]:
-    return [name for name, dtype in CORPUS.items() if dtype == pl.String]
+def _texts(rows: pl.DataFrame) -> list[str]:
+    return [name for name, dtype in rows.schema.items() if dtype == pl.String]
 
 
 def _escaped(rows: pl.DataFrame) -> pl.DataFrame:
-    texts = pl.col(_texts())
+    texts = pl.col(_texts(rows))
     for letter, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
         texts = texts.str.replace_all(letter, written, literal=True)
     return rows.with_columns(texts)
@@ -166,4 +244,4 @@ def _escaped(rows: pl.DataFrame) -> pl.DataFrame:
 def _unescaped(rows: pl.DataFrame) -> pl.DataFrame:
     # one pass: "\\\\t" is a backslash and a t, so the letters cannot be replaced one after the other
     letters = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
-    return rows.with_columns(pl.col(_texts()).str.replace_many(list(letters), list(letters.values())))
+    return rows.with_columns(pl.col(_texts(rows)).str.replace_many(list(letters), list(letters.values())))

@@ -32,6 +32,8 @@ class EmbeddedAudiobook:
     """float16 (segments, dimension), unit rows."""
     rejections: pl.DataFrame
     """`records.REJECTIONS`, one row a segment that has no vector."""
+    lengths: npt.NDArray[np.float32] | None = None
+    """float32 (segments,), of the vectors as the encoder made them; None: it does not tell."""
 
 
 def embed_audiobook(
@@ -54,7 +56,7 @@ def embed_audiobook(
         ahead: recordings decoded in advance. Memory holds `ahead + 1` waveforms (230 MB an hour of audio); the
             vectors do not depend on it.
     """
-    kept, vectors, rejected, done = [], [], [], 0
+    kept, vectors, lengths, rejected, done = [], [], [], [], 0
     sections = [rows for _, rows in segments.group_by(["section"], maintain_order=True)]
 
     def decode(of_section: pl.DataFrame) -> tuple[pl.DataFrame, Waveform]:
@@ -66,6 +68,7 @@ def embed_audiobook(
     for of_section, embedded in feed(sections, decode, embed, ahead=ahead):
         kept.append(of_section[embedded.kept])
         vectors.append(embedded.vectors)
+        lengths.append(embedded.lengths)
         rejected.append(_rejections(of_section, embedded))
         done += of_section.height
         progress(done, segments.height)
@@ -73,7 +76,13 @@ def embed_audiobook(
         conform(pl.concat(kept) if kept else segments.clear(), SEGMENTS, "segments"),
         np.concatenate(vectors) if vectors else np.empty((0, encoder.dimension), np.float16),
         pl.concat(rejected) if rejected else pl.DataFrame(schema=dict(REJECTIONS)),
+        _joined(lengths),
     )
+
+
+def _joined(lengths: list[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
+    told = [part for part in lengths if part is not None]
+    return np.concatenate(told) if told and len(told) == len(lengths) else None
 
 
 def _waveform(path: Path) -> Waveform:

@@ -22,17 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.encoders.batches import length_batches
+from speech_mining.encoders.cards import OwnCard, own_cards, refuse_changed, sha256_once
+from speech_mining.encoders.placement import Precision, placement
 from speech_mining.encoders.protocol import Embedded, Sentence
-from speech_mining.encoders.sonar import (
-    Precision,
-    Refusal,
-    Vectors,
-    _as_float32,
-    _placement,
-    _sha256,
-    _Work,
-    default_model_dir,
-)
+from speech_mining.encoders.sonar import Refusal, Vectors, _as_float32, _Work, default_model_dir
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 
@@ -41,6 +34,8 @@ CODE_VERSION = "1"
 POOLINGS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 """Pooling modes of sentence-transformers, in the order in which it joins their vectors."""
 ACTIVATIONS = ("Tanh", "Identity", "ReLU", "GELU", "Sigmoid")
+HUGGING_FACE = "huggingface"
+"""`model_family` of a card whose folder `HuggingFaceText` reads; fairseq2 never loads it."""
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "README.md")
 
 
@@ -292,9 +287,7 @@ class HuggingFaceText:
         for file in model_files(self.folder):
             if file.name == "README.md":
                 continue
-            path = self.folder / file
-            about = path.stat()
-            digest.update(f"{file.as_posix()} {_sha256(path, about.st_size, about.st_mtime_ns)}\n".encode())
+            digest.update(f"{file.as_posix()} {sha256_once(self.folder / file)}\n".encode())
         return f"huggingface-text-{CODE_VERSION}+{self.name}:sha256-{digest.hexdigest()}"
 
     def embed(self, items: Sequence[Sentence], *, progress: Progress = silent) -> Embedded:
@@ -328,8 +321,19 @@ class HuggingFaceText:
 
     @cached_property
     def _loaded(self) -> LoadedHuggingFace:
-        device, dtype = _placement(self._device, self._dtype)
+        device, dtype = placement(self._device, self._dtype)
+        self._refuse_changed()
         return LoadedHuggingFace(self.recipe, device, dtype)
+
+    def _refuse_changed(self) -> None:
+        """Hold the folder against the card of the model directory that recorded it, if one did."""
+        models = self._model_dir
+        if models is None or not self.folder.resolve().is_relative_to(models.resolve()):
+            return
+        for card in own_cards(models):
+            place = card.file.parent / str(card.stated.get("folder", ""))
+            if card.stated.get("model_family") == HUGGING_FACE and place.resolve() == self.folder.resolve():
+                _refuse_unlike(card, place)
 
     def _refuse_unknown(self, languages: set[str]) -> None:
         if self.languages and (unknown := sorted(languages - self.languages)):
@@ -339,6 +343,26 @@ class HuggingFaceText:
                 cause="its README does not list the language",
                 fix="vouch for it with `languages=`, or take another encoder",
             )
+
+
+def _refuse_unlike(card: OwnCard, folder: Path) -> None:
+    """Hold every file of a folder against its card; one that the card does not record is refused as well.
+
+    Safetensors put beside recorded PyTorch weights would be read in their place.
+    """
+    recorded = {card.file.parent / file: digest for file, digest in card.digests.items()}
+    here = [folder / file for file in model_files(folder) if file.name != "README.md"]
+    if recorded and (others := sorted(set(here) - set(recorded))):
+        raise EncoderError(
+            f"The folder {folder} holds {others[0].name}, which its card {card.name} does not record.",
+            expected=f"the files that {card.file.name} lists under sha256, and no other",
+            cause="a file was put there after the model was added",
+            fix="take it away, or add the model again with `s2s models add`",
+        )
+    for file, digest in recorded.items():
+        if not file.is_file():
+            raise _missing_weights(card.name, str(file.relative_to(card.file.parent)), "its card records the file")
+        refuse_changed(card.name, file, digest)
 
 
 class LoadedHuggingFace:
@@ -536,12 +560,15 @@ def _needs_weights(place: Path, folder: Path) -> bool:
 
 
 def _missing_weights(model: str, file: str, cause: str) -> EncoderError:
+    """The one error of a model that is not here: its name, the file, and both ways to get it."""
+    named, folder = model.rstrip("/"), model.rstrip("/").rsplit("/", 1)[-1]
     return EncoderError(
         f"The model {model} is not on this machine: {file}.",
         cause=cause,
-        fix="either use it once on a connected machine and copy the hub's cache (HF_HOME, by default "
-        "~/.cache/huggingface) here; or copy the model's folder here and run `s2s models add FOLDER --card NAME`, "
-        "which puts it into the directory that S2S_MODEL_DIR names",
+        fix="either download it: on a connected machine the first use does, into the hub's cache (HF_HOME, by default "
+        f"~/.cache/huggingface), which may be copied here; or fetch it there with `hf download {named} --local-dir "
+        f"{folder}`, bring the folder here and run `s2s models add {folder} --card {folder}` with S2S_MODEL_DIR set to "
+        f"a directory of your own: the encoder is then hf:{folder}",
     )
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.encoders.batches import length_batches
+from speech_mining.encoders.placement import Precision, placement
 from speech_mining.encoders.protocol import Embedded, Sentence
-from speech_mining.encoders.sonar import Precision, Refusal, Vectors, _as_float32, _AssetCards, _placement, _Work
+from speech_mining.encoders.sonar import Refusal, Vectors, _as_float32, _AssetCards, _Work
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 
@@ -118,7 +119,7 @@ class Laser:
 
     @cached_property
     def _loaded(self) -> LoadedLaser:
-        device, dtype = _placement(self._device, self._dtype)
+        device, dtype = placement(self._device, self._dtype)
         tokenizer = self._assets.load_tokenizer(self.card)
         model = self._assets.load_model(self.card, device, dtype)
         return LoadedLaser(model, tokenizer, device, int(self.config.pad_idx))

@@ -7,27 +7,24 @@ of every file, so that a damaged copy is found on a machine that can fetch no ot
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from speech_mining.atomic import replacing
-from speech_mining.encoders.huggingface import Recipe, model_files
+from speech_mining.encoders.cards import OwnCard, digest_of, own_cards, sha256_of
+from speech_mining.encoders.huggingface import HUGGING_FACE, Recipe, model_files
 from speech_mining.encoders.sonar import SPEECH_CARD, _AssetCards, _published_cards, text_languages
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 
-HUGGING_FACE = "huggingface"
-"""`model_family` of a card whose folder `HuggingFaceText` reads; fairseq2 never loads it."""
 CARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 CHECKPOINTS, TOKENIZERS = (".pt", ".pth", ".bin", ".safetensors"), (".model", ".spm")
 _PICKLES = (".pt", ".pth", ".bin")
-_CHUNK_BYTES = 1 << 22
 
 Origin: TypeAlias = Literal["published", "own"]
 Presence: TypeAlias = Literal["here", "missing", "refused"]
@@ -73,59 +70,6 @@ class Verified:
     state: Health
     expected: str
     found: str
-
-
-@dataclass(frozen=True)
-class OwnCard:
-    """A card of the model directory, as its file states it."""
-
-    name: str
-    file: Path
-    stated: Mapping[str, Any]
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """File, relative to the card → SHA-256, as recorded when it was added."""
-        recorded = self.stated.get("sha256") or {}
-        if not isinstance(recorded, dict):
-            raise EncoderError(
-                f"The card {self.name} in {self.file} has a sha256 that is no mapping.",
-                expected="`sha256:` followed by one line `<file>: <64 hexadecimal digits>` a file",
-                fix="add the model again with `s2s models add`, or remove the line",
-            )
-        return {str(file): str(digest) for file, digest in recorded.items()}
-
-    @property
-    def local_files(self) -> dict[str, str]:
-        """Field → file, of the fields that name a file of this machine."""
-        named = {field: str(self.stated[field]) for field in ("checkpoint", "tokenizer") if self.stated.get(field)}
-        local = {field: file.removeprefix("file://") for field, file in named.items()}
-        return {field: file for field, file in local.items() if "://" not in file}
-
-
-def own_cards(model_dir: Path) -> list[OwnCard]:
-    """Every card of a model directory, by file and in the order stated there.
-
-    Raises:
-        EncoderError: no such directory, or a file that is not YAML cards.
-    """
-    import yaml
-
-    if not model_dir.is_dir():
-        raise EncoderError(
-            f"The model directory {model_dir} does not exist.", fix="create it, or correct S2S_MODEL_DIR"
-        )
-    cards = []
-    for file in sorted([*model_dir.rglob("*.yaml"), *model_dir.rglob("*.yml")]):
-        try:
-            documents = [given for given in yaml.safe_load_all(file.read_text("utf-8")) if given is not None]
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise EncoderError(f"{file} is not YAML: {error}", fix="correct the card, or move it away") from error
-        for stated in documents:
-            if not isinstance(stated, dict) or not stated.get("name"):
-                raise EncoderError(f"{file} holds a card without a name.", fix="add the line `name: <card>`")
-            cards.append(OwnCard(str(stated["name"]), file, stated))
-    return cards
 
 
 # --- list ---
@@ -363,7 +307,7 @@ def _store(source: Path, target: Path, link: bool) -> str:
         part.replace(target)
         return digest
     with replacing(target) as part, source.open("rb") as read, part.open("wb") as written:
-        return _digest(read, written)
+        return digest_of(read, written)
 
 
 def _refuse_damaged_safetensors(path: Path) -> None:
@@ -466,19 +410,3 @@ def _verified(card: OwnCard, file: str) -> Verified:
     found = sha256_of(path)
     state: Health = "unrecorded" if not expected else "ok" if found == expected else "damaged"
     return Verified(card.name, str(path), state, expected, found)
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file, read now: hexadecimal."""
-    with path.open("rb") as read:
-        return _digest(read)
-
-
-def _digest(read: BinaryIO, written: BinaryIO | None = None) -> str:
-    """SHA-256 of what is read; copied to `written` on the way, so that what is hashed is what is stored."""
-    digest = hashlib.sha256()
-    while chunk := read.read(_CHUNK_BYTES):
-        digest.update(chunk)
-        if written is not None:
-            written.write(chunk)
-    return digest.hexdigest()

@@ -64,6 +64,9 @@ class Embedded:
     kept: npt.NDArray[np.int64]
     """int64 (accepted,): position of each row's item in the input, increasing."""
     rejected: tuple[Rejected, ...]
+    lengths: npt.NDArray[np.float32] | None = None
+    """float32 (accepted,): how long each row was before it was made a unit vector, where that means something: MuTox
+    reads SONAR's vectors as they are."""
 
 
 class SpeechEncoder(Protocol):

@@ -9,7 +9,6 @@ Duquenne, Schwenk, Sagot 2023, "SONAR: sentence-level multimodal and language-ag
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,14 +16,16 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import langcodes
 import numpy as np
 import numpy.typing as npt
 
 from speech_mining.encoders.batches import Positions, length_batches
+from speech_mining.encoders.cards import recorded_digests, refuse_changed, sha256_once
 from speech_mining.encoders.feeding import Room, feed
+from speech_mining.encoders.placement import Precision, placement
 from speech_mining.encoders.protocol import Embedded, Rejected, Sentence, SpeechSpan
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
@@ -34,10 +35,12 @@ CODE_VERSION = "2"
 """Part of every version: raise it when the same weights would give other vectors."""
 SPEECH_CARD = "sonar_speech_encoder_{language}"
 TEXT_CARD = "text_sonar_basic_encoder"
+MODEL_FAMILIES = ("sonar_speech", "transformer_encoder", "transformer_decoder", "lstm", "blaser", "mutox_classifier")
+TOKENIZER_FAMILIES = ("nllb", "lstm")
+"""The loaders that a card may name: sonar-space's own, which read tensors alone, or a sentencepiece model."""
 SILENT_RANGE = 1 / 32_768
 """A span that moves less than one step of 16-bit audio is silence. SONAR itself gives NaN for digital silence."""
 
-Precision: TypeAlias = Literal["auto", "float16", "float32"]
 Waveform: TypeAlias = npt.NDArray[np.float32]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 Refusal: TypeAlias = tuple[RejectionReason, str]
@@ -224,7 +227,7 @@ class SonarSpeech:
         """
         if language not in self._models:
             card = self._card(language)
-            device, dtype = _placement(self._device, self._dtype)
+            device, dtype = placement(self._device, self._dtype)
             model = self._assets.load_model(card, device, dtype)
             self._models[language] = LoadedSpeech(model, device, dtype)
         return self._models[language]
@@ -432,7 +435,7 @@ class SonarText:
 
     @cached_property
     def _loaded(self) -> LoadedText:
-        device, dtype = _placement(self._device, self._dtype)
+        device, dtype = placement(self._device, self._dtype)
         tokenizer = self._assets.load_tokenizer(self.card)
         return LoadedText(self._assets.load_model(self.card, device, dtype), tokenizer, device)
 
@@ -497,6 +500,7 @@ class _Work:
 
     def __init__(self, count: int, dimension: int, refusals: Mapping[int, Refusal], progress: Progress) -> None:
         self._rows = np.zeros((count, dimension), dtype=np.float16)
+        self._lengths = np.zeros(count, dtype=np.float32)
         self._refusals = dict(refusals)
         self._progress, self._done = progress, len(refusals)
         if count:
@@ -518,6 +522,7 @@ class _Work:
         norms = np.linalg.norm(vectors, axis=1)
         usable = np.isfinite(norms) & (norms > 0)
         self._rows[items[usable]] = vectors[usable] / norms[usable, None]
+        self._lengths[items[usable]] = norms[usable]
         for item in items[~usable]:
             self._refusals[int(item)] = ("not_a_number", "the encoder's own output is not a direction")
         self._count(len(items))
@@ -539,7 +544,7 @@ class _Work:
     def embedded(self) -> Embedded:
         kept = self.kept
         rejected = tuple(Rejected(item, *self._refusals[item]) for item in sorted(self._refusals))
-        return Embedded(self._rows[kept], kept, rejected)
+        return Embedded(self._rows[kept], kept, rejected, self._lengths[kept])
 
 
 class _AssetCards:
@@ -619,9 +624,8 @@ class _AssetCards:
         if not weights.uri.startswith("file:"):
             return weights.uri
         if weights.path is None:
-            raise _missing(weights, field, "the file that the card names does not exist")
-        about = weights.path.stat()
-        return "sha256-" + _sha256(weights.path, about.st_size, about.st_mtime_ns)
+            raise self._missing(weights, field, "the file that the card names does not exist")
+        return "sha256-" + sha256_once(weights.path)
 
     def speech_config(self, name: str) -> Any:
         _fairseq2()
@@ -645,12 +649,14 @@ class _AssetCards:
         _fairseq2()
         from fairseq2.models import load_model
 
+        self._refuse_family(name, "model_family", MODEL_FAMILIES)
         return self._load(name, "checkpoint", lambda card: load_model(card, device=device, dtype=dtype))
 
     def load_tokenizer(self, name: str) -> Any:
         _fairseq2()
         from fairseq2.data.tokenizers import load_tokenizer
 
+        self._refuse_family(name, "tokenizer_family", TOKENIZER_FAMILIES)
         return self._load(name, "tokenizer", load_tokenizer)
 
     def _read(self, name: str, read: Callable[[Any], _Item]) -> _Item:
@@ -667,11 +673,12 @@ class _AssetCards:
 
         card, weights = self.card(name), self.weights(name, field)
         if weights.path is None and weights.uri.startswith("file:"):
-            raise _missing(weights, field, "the file that the card names does not exist")
+            raise self._missing(weights, field, "the file that the card names does not exist")
+        self._refuse_changed(card, weights)
         try:
             return load(card)
         except AssetDownloadError as error:
-            raise _missing(weights, field, f"no network ({error.__cause__ or error})") from error
+            raise self._missing(weights, field, f"no network ({error.__cause__ or error})") from error
         except (AssetCardError, ValueError, OSError) as error:
             raise EncoderError(
                 f"The {field} of the card {name}, {weights.path or weights.uri}, cannot be loaded: {error}",
@@ -680,6 +687,58 @@ class _AssetCards:
                 "tensors, which is refused",
                 fix="fetch the file again, or save the state dict of the model alone",
             ) from error
+
+    def _refuse_family(self, name: str, field: str, families: Sequence[str]) -> None:
+        """Only SONAR's own loaders: fairseq2's for Hugging Face models would run code that a card trusts."""
+        given = self.card(name).maybe_get_field(field)
+        if given is None or given.value not in families:
+            raise EncoderError(
+                f"The card {name} states {field}: {given.value if given else 'nothing'}.",
+                expected=f"one of {', '.join(families)}",
+                cause="a card of another kind of model",
+                fix="take another card; a sentence-transformers model is named hf:<name or folder>",
+            )
+
+    def _refuse_changed(self, card: Any, weights: Weights) -> None:
+        """Hold a file of this machine against the digest that its card recorded, if it did."""
+        stated, folder = card.maybe_get_field("sha256"), card.metadata.get("__base_path__")
+        if stated is None or weights.path is None or folder is None:
+            return
+        here = weights.path.resolve()
+        for file, expected in recorded_digests(weights.card, stated.value, str(folder)).items():
+            if (folder / file).resolve() == here:
+                refuse_changed(weights.card, weights.path, expected)
+
+    def _missing(self, weights: Weights, field: str, cause: str) -> EncoderError:
+        """The one error of a file that is not here: its card, its name, and both ways to get it."""
+        address = weights.uri if "://" in weights.uri and not weights.uri.startswith("file:") else ""
+        address = address or self._published_address(weights.card, field)
+        file = address.rsplit("/", 1)[-1] or weights.file
+        one = (
+            "either download it: on a connected machine the first use does, into fairseq2's cache (FAIRSEQ2_CACHE_DIR, "
+            f"by default ~/.cache/fairseq2/assets), which may be copied here; or fetch it with `curl -fLO {address}`"
+            if address
+            else f"either put it back at {weights.uri.removeprefix('file://')}; or take it from where it was made"
+        )
+        return EncoderError(
+            f"The {field} of the card {weights.card} is not on this machine: {weights.file} ({weights.uri}).",
+            cause=cause,
+            fix=f"{one}, bring it here and run `s2s models add {file} --card {weights.card}` (it takes a folder too) "
+            "with S2S_MODEL_DIR set to a directory of your own",
+        )
+
+    @staticmethod
+    def _published_address(card: str, field: str) -> str:
+        """Where the published card of this name has its file; empty: there is none of this name."""
+        published = _AssetCards._of_publishers().maybe_retrieve_card(f"{card}@")
+        named = published.maybe_get_field(field) if published else None
+        return str(named.as_uri()) if named else ""
+
+    @staticmethod
+    def _of_publishers() -> Any:
+        from fairseq2.assets import StandardAssetStore
+
+        return StandardAssetStore(list(_published_cards()))
 
 
 def _fairseq2() -> Any:
@@ -707,40 +766,6 @@ def _published_cards() -> tuple[Any, ...]:
 
     sources = _fairseq2().collection.resolve(AssetMetadataSource)
     return tuple(provider for source in sources for provider in source.load())
-
-
-def _placement(device: str, dtype: Precision) -> tuple[Any, Any]:
-    """The torch device and dtype meant by a setting."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    placed = torch.device(device)
-    if placed.type == "cpu" and dtype == "float16":
-        raise EncoderError("SONAR in float16 on the CPU.", expected="float32 there", fix='set dtype to "auto"')
-    half = dtype == "float16" or (dtype == "auto" and placed.type == "cuda")
-    return placed, torch.float16 if half else torch.float32
-
-
-def _missing(weights: Weights, field: str, cause: str) -> EncoderError:
-    return EncoderError(
-        f"The {field} of the card {weights.card} is not on this machine: {weights.file} ({weights.uri}).",
-        cause=cause,
-        fix=f"either run once on a connected machine, where fairseq2 downloads it, and copy its cache "
-        f"(FAIRSEQ2_CACHE_DIR, by default ~/.cache/fairseq2/assets) here; or put the file into a model directory "
-        f"beside a .yaml card with the lines `name: {weights.card}@user` and `{field}: {weights.file}`, and name that "
-        f"directory in S2S_MODEL_DIR",
-    )
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, modified_ns: int) -> str:
-    """Digest of a file, read again only when its size or time changes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _feature_converter() -> Any:

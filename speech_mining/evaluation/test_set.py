@@ -43,6 +43,8 @@ class Clip:
     """None: to the recording's end."""
     text: str | None = None
     """What is said in it."""
+    place: str = ""
+    """Where in the file the recording lies, as in `records.TRANSCRIBED`; empty: the file is the recording."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ class TestSet:
     __test__ = False  # for pytest, which collects what is so called
 
     clips: tuple[Clip, ...]
-    translations: tuple[Sentence, ...]
+    translations: tuple[Sentence, ...] | None
+    """None: not known."""
     target_clips: tuple[Clip, ...] | None = None
     distractors: tuple[Sentence, ...] = ()
 
     def __post_init__(self) -> None:
-        counts = [len(self.clips), len(self.translations)]
-        counts += [] if self.target_clips is None else [len(self.target_clips)]
+        sides = (self.clips, self.translations, self.target_clips)
+        counts = [len(side) for side in sides if side is not None]
         if len(set(counts)) > 1 or not self.clips:
             raise LakeError(
                 f"There are {' and '.join(map(str, counts))} rows of recordings, texts and translated recordings.",
@@ -267,7 +270,9 @@ def _language(told: str | None, otherwise: str, where: str) -> str:
 
 def _sides(test_set: TestSet) -> dict[str, Sequence[Sentence]]:
     """The text columns there are."""
-    sides: dict[str, Sequence[Sentence]] = {TRANSLATIONS: test_set.translations}
+    sides: dict[str, Sequence[Sentence]] = {}
+    if test_set.translations is not None:
+        sides[TRANSLATIONS] = test_set.translations
     if all(clip.text is not None for clip in test_set.clips):
         sides[TRANSCRIPTIONS] = [Sentence(clip.text or "", clip.language) for clip in test_set.clips]
     return sides
@@ -275,16 +280,18 @@ def _sides(test_set: TestSet) -> dict[str, Sequence[Sentence]]:
 
 def _decoded(clips: Sequence[Clip], rejected: list[Rejected]) -> Iterator[dict[int, SpeechSpan]]:
     """Spans by their clip's number, some ten minutes of recordings at a time; what cannot be read is rejected."""
-    from speech_mining.audio.decode import read_waveform
+    from speech_mining.transcribed.clips import ClipReader
 
-    of_path: dict[Path, list[int]] = {}
+    of_recording: dict[tuple[Path, str], list[int]] = {}
     for item, clip in enumerate(clips):
-        of_path.setdefault(clip.path, []).append(item)
+        of_recording.setdefault((clip.path, clip.place), []).append(item)
     batch: dict[int, SpeechSpan] = {}
-    samples = 0
-    for path, items in of_path.items():
+    samples, reader = 0, ClipReader()
+    for (path, place), items in of_recording.items():
         try:
-            waveform = read_waveform(path)
+            waveform = reader.read(
+                {"clip": path.name, "file": str(path), "place": place, "start_s": None, "end_s": None}
+            )
         except AudioError as error:
             rejected += [Rejected(item, error.reason, str(error)) for item in items]  # type: ignore[arg-type]
             continue

@@ -19,7 +19,7 @@ import polars as pl
 from speech_mining.errors import EmbeddingError
 from speech_mining.knn.index_recall import Indexed, examine_index
 from speech_mining.knn.index_types import choose_factory, refine_factor, without_numbers
-from speech_mining.knn.roll import ROLL, ROWS, Roll
+from speech_mining.knn.roll import Roll
 from speech_mining.lake import NewPartition, Partition
 
 VERSION = "1"
@@ -28,8 +28,6 @@ INDEX, RECORD = "index.faiss", "index.json"
 OUTGROWN = 2
 """Trained again beyond so many times the rows it was trained for, or when less than one part in so many is left."""
 
-BLOCK = ["audiobook", "data_version"]
-"""What makes a block the same in two rolls."""
 SHOWN_DECIMALS = 6
 
 
@@ -107,7 +105,7 @@ def renew_index(roll: Roll, previous: Partition | None, wish: Wish) -> Renewal:
 
     Args:
         roll: what it shall hold.
-        previous: the language's `speech_index` as it is published now.
+        previous: the language's index as it is published now.
         wish: what it shall be.
 
     Raises:
@@ -148,7 +146,9 @@ def why_from_scratch(roll: Roll, previous: Partition | None, wish: Wish) -> str:
     if told.get("version") != VERSION:
         return "the earlier one was made by other code"
     record = IndexRecord(**told)
-    return _changed(record, roll, wish) or _outgrown(record, roll, previous.read_table("roll.parquet", ROLL))
+    return _changed(record, roll, wish) or _outgrown(
+        record, roll, previous.read_table("roll.parquet", roll.layout.roll)
+    )
 
 
 def _changed(record: IndexRecord, roll: Roll, wish: Wish) -> str:
@@ -169,7 +169,7 @@ def _outgrown(record: IndexRecord, roll: Roll, indexed: pl.DataFrame) -> str:
     rows = len(roll.vectors)
     if rows > OUTGROWN * record.trained_rows:
         return f"{rows} rows have outgrown a training for {record.trained_rows}"
-    kept = int(roll.blocks.join(indexed, on=BLOCK, how="semi")["rows"].sum())
+    kept = int(roll.blocks.join(indexed, on=_block(roll), how="semi")["rows"].sum())
     if OUTGROWN * kept < record.trained_rows:
         return f"{kept} rows are left of those it was trained for, {record.trained_rows}"
     return ""
@@ -205,17 +205,24 @@ def _update(roll: Roll, previous: Partition, wish: Wish) -> _Made:
 
 
 def ids_gone(roll: Roll, previous: Partition) -> npt.NDArray[np.int64]:
-    """Segment ids in the earlier index whose audiobook is gone or was embedded again."""
-    gone = previous.read_table("roll.parquet", ROLL).join(roll.blocks, on=BLOCK, how="anti")
-    segments = previous.read_table("rows.parquet", ROWS).filter(pl.col("audiobook").is_in(gone["audiobook"].to_list()))
-    return segments["segment_id"].to_numpy().astype(np.int64)
+    """Ids in the earlier index whose block is gone or was embedded again."""
+    layout = roll.layout
+    gone = previous.read_table("roll.parquet", layout.roll).join(roll.blocks, on=_block(roll), how="anti")
+    items = previous.read_table("rows.parquet", layout.rows)
+    return items.filter(pl.col(layout.block).is_in(gone[layout.block].to_list()))[layout.id].to_numpy().astype(np.int64)
 
 
 def rows_new(roll: Roll, previous: Partition) -> npt.NDArray[np.int64]:
     """Rows of the roll whose block is not in the earlier index."""
-    new = roll.blocks.join(previous.read_table("roll.parquet", ROLL), on=BLOCK, how="anti").sort("first_row")
+    indexed = previous.read_table("roll.parquet", roll.layout.roll)
+    new = roll.blocks.join(indexed, on=_block(roll), how="anti").sort("first_row")
     spans = [np.arange(first, first + rows) for first, rows in new.select("first_row", "rows").iter_rows()]
     return np.concatenate([np.empty(0, np.int64), *spans])
+
+
+def _block(roll: Roll) -> list[str]:
+    """What makes a block the same in two rolls."""
+    return [roll.layout.block, "data_version"]
 
 
 def _rounded(share: float | None) -> float | None:

@@ -28,7 +28,9 @@ NAMED_ROWS = 5
 class Stack:
     """Matrices of one dimension and type laid end to end, without copying them: what a language's blocks are."""
 
-    def __init__(self, blocks: Sequence[npt.NDArray[Any]], dimension: int = 0, dtype: Any = np.float16) -> None:
+    def __init__(
+        self, blocks: Sequence[npt.NDArray[Any] | Chosen], dimension: int = 0, dtype: Any = np.float16
+    ) -> None:
         """Stack `blocks`; `dimension` and `dtype` are those of a stack of none.
 
         Raises:
@@ -52,7 +54,7 @@ class Stack:
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         """Rows `first:stop`; a copy only where they come from more than one block."""
-        parts = self._pieces(rows)
+        parts: list[npt.NDArray[Any]] = self._pieces(rows)
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)
@@ -61,7 +63,7 @@ class Stack:
         """Rows `first:stop` without copying them."""
         return Stack(self._pieces(rows), self.shape[1], self.dtype)
 
-    def _pieces(self, rows: slice) -> list[npt.NDArray[Any]]:
+    def _pieces(self, rows: slice) -> list[Any]:
         first, stop, _ = rows.indices(len(self))
         parts = []
         for number in range(int(np.searchsorted(self._starts, first, "right")) - 1, len(self.blocks)):
@@ -77,7 +79,7 @@ class Stack:
         number = np.searchsorted(self._starts, rows, "right") - 1
         for block in np.unique(number):
             here = np.flatnonzero(number == block)
-            chosen[here] = self.blocks[block][rows[here] - self._starts[block]]
+            chosen[here] = taken(self.blocks[block], rows[here] - self._starts[block])
         return chosen
 
 

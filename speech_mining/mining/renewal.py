@@ -22,8 +22,8 @@ from speech_mining.knn.neighbours import Neighbours
 from speech_mining.knn.roll import Roll, read_roll
 from speech_mining.knn.vectors import Chosen
 from speech_mining.lake import Lake
+from speech_mining.mining.kinds import SPEECH_TO_SPEECH, Kind
 
-LAYER = "s2s_neighbour_state"
 KEPT_EVERY_S = 300.0
 """Seconds of search between two writes of the state: what a kill can cost."""
 FIRST_PRODUCTS = 10**11
@@ -34,23 +34,38 @@ IN_MEMORY_BYTES = 2**30
 Ids = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where the state of a pair is kept."""
+
+    lake: Lake
+    layer: str
+    pair: str
+
+
 @dataclass(frozen=True, eq=False)
 class Renewed:
     """Neighbours of a pair as of now."""
 
     neighbours: Neighbours
     source: Ids
-    """Segment ids of the rows."""
+    """Ids of the rows' segments or sentences."""
     target: Ids
     work: Work
     began: str
     """Why the search began from nothing, empty where it went on from a state."""
     left_out: int
-    """Recurring segments that took no part."""
+    """Recurring segments, and repeated sentences, that took no part."""
     encoders: tuple[str, str]
 
 
-def renew(lake: Lake, pair: tuple[str, str], request: Request, tell: Callable[[str], None]) -> Renewed:
+def renew(
+    lake: Lake,
+    pair: tuple[str, str],
+    request: Request,
+    tell: Callable[[str], None],
+    kind: Kind = SPEECH_TO_SPEECH,
+) -> Renewed:
     """Bring the neighbours of a pair up to date.
 
     Args:
@@ -58,11 +73,13 @@ def renew(lake: Lake, pair: tuple[str, str], request: Request, tell: Callable[[s
         pair: the languages.
         request: how to search.
         tell: told, now and then, how far it is.
+        kind: the modalities of the two.
 
     Raises:
         LakeError: an index is missing or older than its embeddings.
     """
-    rolls = [read_roll(lake, language) for language in pair]
+    kept = Kept(lake, kind.layer("neighbour_state"), "-".join(pair))
+    rolls = [read_roll(lake, language, layout) for language, layout in zip(pair, kind.layouts, strict=True)]
     source, target = (_side(roll, ~recurs) for roll, recurs in rolls)
     encoders = (rolls[0][0].encoder, rolls[1][0].encoder)
     left_out = sum(int(recurs.sum()) for _, recurs in rolls)
@@ -70,8 +87,8 @@ def renew(lake: Lake, pair: tuple[str, str], request: Request, tell: Callable[[s
         found, work = _approximate(source, target, request)
         began = "an approximate search keeps no state"
     else:
-        state, began = _read(lake, pair, encoders, request)
-        found, work = _in_steps(lake, pair, encoders, state, (source, target), request, tell)
+        state, began = _read(kept, encoders, request)
+        found, work = _in_steps(kept, encoders, state, (source, target), request, tell)
     return Renewed(found, source.ids, target.ids, work, began, left_out, encoders)
 
 
@@ -92,9 +109,9 @@ def _side(roll: Roll, takes_part: npt.NDArray[np.bool_]) -> Side:
     return Side(roll.ids[rows], roll.versions[rows], chosen[:] if small else chosen)
 
 
-def _read(lake: Lake, pair: tuple[str, str], encoders: tuple[str, str], request: Request) -> tuple[State | None, str]:
+def _read(place: Kept, encoders: tuple[str, str], request: Request) -> tuple[State | None, str]:
     """The state of the pair, or why there is none to go on from."""
-    kept = lake.find(LAYER, "-".join(pair))
+    kept = place.lake.find(place.layer, place.pair)
     if kept is None:
         return None, "this pair was never searched"
     made_by = kept.read_json("state.json")
@@ -113,8 +130,7 @@ def _made_by(encoders: tuple[str, str], request: Request) -> dict[str, object]:
 
 
 def _in_steps(
-    lake: Lake,
-    pair: tuple[str, str],
+    kept: Kept,
     encoders: tuple[str, str],
     state: State | None,
     sides: tuple[Side, Side],
@@ -131,12 +147,12 @@ def _in_steps(
         updated = update(state, part, target, request)
         seconds = time.perf_counter() - began
         if state is None or any((updated.work.products, updated.work.rows_new, updated.work.rows_gone)):
-            _write(lake, pair, encoders, updated.state, request)
+            _write(kept, encoders, updated.state, request)
         works.append(updated.work)
         if len(part.ids) == len(source.ids):
             return updated.neighbours, _total(works, len(source.ids) * len(target.ids))
         rate = updated.work.products / max(seconds, 1e-3)
-        tell(f"{len(part.ids)} of {len(source.ids)} source segments compared, {rate:.3g} products a second")
+        tell(f"{len(part.ids)} of {len(source.ids)} source rows compared, {rate:.3g} products a second")
         state, products = updated.state, KEPT_EVERY_S * rate
 
 
@@ -162,8 +178,8 @@ def _total(works: list[Work], all_products: int) -> Work:
     )
 
 
-def _write(lake: Lake, pair: tuple[str, str], encoders: tuple[str, str], state: State, request: Request) -> None:
-    with lake.replace(LAYER, "-".join(pair)) as new:
+def _write(kept: Kept, encoders: tuple[str, str], state: State, request: Request) -> None:
+    with kept.lake.replace(kept.layer, kept.pair) as new:
         for name, table in state_tables(state).items():
             new.write_array(name, table)
         new.write_json("state.json", _made_by(encoders, request))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from speech_mining.errors import LakeError, SettingsError
-from speech_mining.records import PAIRS, conform
+from speech_mining.records import Schema, conform, item_column, modality_of, pairs_schema
 
 if TYPE_CHECKING:
     from speech_mining.mining.occupancy import Slots
@@ -38,7 +38,7 @@ class Selected:
     """What is left after selection, and what became of the rest."""
 
     frame: pl.DataFrame
-    """The kept pairs (columns `records.PAIRS`), by decreasing score, then source and target segment."""
+    """The kept pairs (columns as given), by decreasing score, then source and target item."""
     counts: Mapping[str, int]
     """`candidates`, `kept`, and a number for each reason a pair was dropped: `duplicate_source`, `duplicate_target`
     (a kept pair has the very same segment), `overlapping_source`, `overlapping_target`, `overlapping_both`."""
@@ -67,17 +67,18 @@ def select_non_overlapping(
     may change the choice throughout a recording.
 
     Args:
-        pairs: columns `records.PAIRS`, in any order. A recording is (audiobook, section); spans are half-open.
+        pairs: columns `records.pairs_schema` of two modalities, in any order. A recording is (audiobook, section);
+            spans are half-open. Sentences are single things: two of them overlap when they are the same.
         selection: "greedy" or "optimal".
         side: "source" or "target": where `optimal` begins; `greedy` treats both alike.
         floor: the score at which a pair is worth nothing to `optimal`, such as the threshold of the corpus; None takes
             the least score there is. `greedy` has no use for it.
 
     Returns:
-        The kept pairs; ties in score go to the smaller source segment, then the smaller target segment.
+        The kept pairs; ties in score go to the smaller source id, then the smaller target id.
 
     Raises:
-        LakeError: other columns, nulls, a score that is not a number, an empty span.
+        LakeError: other columns than those, nulls, a score that is not a number, an empty span.
         SettingsError: an unknown selection or side; a score below the floor.
     """
     if selection not in SELECTIONS or side not in SIDES:
@@ -85,7 +86,7 @@ def select_non_overlapping(
             f"There is no selection {selection!r} beginning on side {side!r}.",
             expected=f"one of {', '.join(SELECTIONS)}; one of {', '.join(SIDES)}",
         )
-    pairs = conform(pairs, PAIRS, "pairs")
+    pairs = conform(pairs, _schema(pairs), "pairs")
     _refuse_holes(pairs)
     from speech_mining.mining import occupancy
 
@@ -134,8 +135,19 @@ def _weights(score: npt.NDArray[np.float64], floor: float | None) -> Numbers:
     return scheduling.weights(score - (score.min(initial=np.inf) if floor is None else floor))
 
 
+def _schema(pairs: pl.DataFrame) -> Schema:
+    return pairs_schema(modality_of(pairs.columns, "source"), modality_of(pairs.columns, "target"))
+
+
 def recordings(pairs: pl.DataFrame, side: str) -> Numbers:
-    """Number the recordings of a side by audiobook and section: int64 (n,), below audiobooks times sections."""
+    """Number the recordings of a side by audiobook and section: int64 (n,), below audiobooks times sections.
+
+    Of text, the shards.
+    """
+    if modality_of(pairs.columns, side) == "text":
+        shard = pairs[f"{side}_shard"]
+        shards: Numbers = shard.cast(pl.Enum(shard.unique().sort())).to_physical().to_numpy().astype(np.int64)
+        return shards
     book, section = pairs[f"{side}_audiobook"], pairs[f"{side}_section"]
     books, sections = book.unique().sort(), section.unique().sort()
     # through an Enum: 0.6 s of processor for 10⁷ rows, a join on both columns takes 1.5 s and more
@@ -154,9 +166,16 @@ def _spans_of(pairs: pl.DataFrame, side: str, order: Numbers) -> Slots:
     """In the given order: read in turn, the spans of 10⁷ pairs are walked in 0.4 s, read here and there in 1.7 s."""
     from speech_mining.mining import occupancy
 
-    start, end = pairs[f"{side}_start_sample"].to_numpy(), pairs[f"{side}_end_sample"].to_numpy()
-    found = occupancy.slots(recordings(pairs, side), start, end)
+    found = occupancy.slots(recordings(pairs, side), *_ends(pairs, side))
     return occupancy.Slots(found.first[order], found.stop[order], found.count)
+
+
+def _ends(pairs: pl.DataFrame, side: str) -> tuple[Numbers, Numbers]:
+    """Where spans begin and end; a sentence is a span of one, its row in the shard."""
+    if modality_of(pairs.columns, side) == "text":
+        row = pairs[f"{side}_shard_row"].to_numpy()
+        return row, row + 1
+    return pairs[f"{side}_start_sample"].to_numpy(), pairs[f"{side}_end_sample"].to_numpy()
 
 
 def _best_first(pairs: pl.DataFrame) -> Numbers:
@@ -169,7 +188,7 @@ def _best_first(pairs: pl.DataFrame) -> Numbers:
     equal_to_next = score[order[1:]] == score[order[:-1]]
     tied = np.flatnonzero(np.append(equal_to_next, False) | np.append(False, equal_to_next)[: len(order)])
     rows = order[tied]
-    source, target = (pairs[f"{side}_segment"].to_numpy()[rows] for side in SIDES)
+    source, target = (pairs[item_column(pairs.columns, side)].to_numpy()[rows] for side in SIDES)
     order[tied] = rows[np.lexsort((rows, target, source, -score[rows]))]
     return order.astype(np.int64)
 
@@ -187,8 +206,8 @@ def _refuse_holes(pairs: pl.DataFrame) -> None:
 
 
 def _counted(pairs: pl.DataFrame, kept: pl.DataFrame, order: Numbers, outcome: Outcome) -> dict[str, int]:
-    same_source = pairs["source_segment"].is_in(kept["source_segment"].implode()).to_numpy()[order]
-    same_target = pairs["target_segment"].is_in(kept["target_segment"].implode()).to_numpy()[order]
+    items = (item_column(pairs.columns, side) for side in SIDES)
+    same_source, same_target = (pairs[item].is_in(kept[item].implode()).to_numpy()[order] for item in items)
     dropped = outcome != 0
     overlapping = np.where(same_source | same_target, 0, outcome)
     return {

@@ -12,8 +12,9 @@ import polars as pl
 
 from speech_mining.errors import LakeError
 from speech_mining.knn.neighbours import MISSING_COSINE, MISSING_ROW, Neighbours
+from speech_mining.mining.kinds import SPEECH_TO_SPEECH, Kind
 from speech_mining.mining.strategies import Mined
-from speech_mining.records import PAIRS, Schema, conform
+from speech_mining.records import Schema, conform
 
 NEIGHBOURS: Schema = {
     "segment": pl.Int64(),
@@ -48,24 +49,27 @@ def neighbours_of(forward: pl.DataFrame, backward: pl.DataFrame) -> Neighbours:
     return Neighbours(*_lists(forward, target, k), *_lists(backward, source, k))
 
 
-def pairs_table(mined: Mined, source: pl.DataFrame, target: pl.DataFrame) -> pl.DataFrame:
-    """The mined pairs with the spans they speak of (`records.PAIRS`), in the order of `mined`.
+def pairs_table(
+    mined: Mined, source: pl.DataFrame, target: pl.DataFrame, kind: Kind = SPEECH_TO_SPEECH
+) -> pl.DataFrame:
+    """The mined pairs with what they speak of (`records.pairs_schema`), in the order of `mined`.
 
     Args:
         mined: pairs of rows.
-        source: `records.SEGMENTS` of the source rows.
+        source: `records.SEGMENTS` or `records.EMBEDDED_SENTENCES` of the source rows.
         target: of the target rows.
+        kind: the modalities of the two.
     """
     scores = pl.DataFrame({"score": mined.score, "cosine": mined.cosine})
-    sides = [_spans(source[mined.source], "source"), _spans(target[mined.target], "target")]
-    return conform(pl.concat([scores, *sides], how="horizontal"), PAIRS, "pairs")
+    sides = {"source": source[mined.source], "target": target[mined.target]}
+    named = [items.rename({name: _column(name, side) for name in items.columns}) for side, items in sides.items()]
+    table = pl.concat([scores, *named], how="horizontal")
+    return conform(table.select(list(kind.pairs)), kind.pairs, "pairs")
 
 
-def _spans(segments: pl.DataFrame, side: str) -> pl.DataFrame:
-    columns = ["audiobook", "section", "start_sample", "end_sample"]
-    return segments.select(
-        pl.col("segment_id").alias(f"{side}_segment"), *(pl.col(name).alias(f"{side}_{name}") for name in columns)
-    )
+def _column(name: str, side: str) -> str:
+    """`segment_id` becomes `source_segment`, what else is told of an item only gets its side."""
+    return f"{side}_{name.removesuffix('_id')}"
 
 
 def _table(own: Ids, other: Ids, rows: npt.NDArray[np.int64], cosines: npt.NDArray[np.float32]) -> pl.DataFrame:

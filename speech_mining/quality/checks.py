@@ -78,7 +78,7 @@ def sections_are_covered(segments: Paths, recordings: Paths, least: float) -> Ch
 
 def scores_sorted(corpus: Path, threshold: float) -> CheckOutcome:
     """Rows stand by decreasing score, and none is below the threshold."""
-    return _outcome("unsorted_scores", corpus, corpus=names_of(corpus), threshold=threshold)
+    return _outcome("unsorted_scores", corpus, pairs=names_of(corpus), threshold=threshold)
 
 
 def vectors_are_unit(vectors: Path, tolerance: float = 2e-3) -> CheckOutcome:

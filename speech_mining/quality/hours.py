@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import polars as pl
 
 from speech_mining.errors import SettingsError
-from speech_mining.mining.selection import select_non_overlapping
+from speech_mining.mining.selection import SIDES, select_non_overlapping
 from speech_mining.quality.queries import Paths, names_of, rows_of
-from speech_mining.records import PAIRS, SAMPLE_RATE_HZ, Schema
+from speech_mining.records import SAMPLE_RATE_HZ, Schema, modality_of, pairs_schema
 
 VERSION = "1"
 
 HOURS: Schema = {
     "threshold": pl.Float64(),
     "pairs": pl.Int64(),  # scored at least the threshold
-    "source_sum_h": pl.Float64(),  # all spans added up
+    "source_sum_h": pl.Float64(),  # all spans added up; null where the side is text
     "target_sum_h": pl.Float64(),
     "source_union_h": pl.Float64(),  # what overlaps counted once
     "target_union_h": pl.Float64(),
@@ -66,10 +66,13 @@ def hours_by_threshold(pairs: Paths, *, thresholds: Sequence[float] | None = Non
             fix="ask the pairs table, or keep pairs from a lower score",
         )
     names = names_of(pairs)
-    columns = pl.read_parquet(names, columns=list(PAIRS)).filter(pl.col("score") >= min(asked, default=floor))
+    there = pl.read_parquet_schema(names[0])
+    wanted = pairs_schema(*(modality_of(list(there), side) for side in SIDES))
+    columns = pl.read_parquet(names, columns=list(wanted)).filter(pl.col("score") >= min(asked, default=floor))
     kept = select_non_overlapping(columns).frame
-    rows = [_at(names, threshold) | _postprocessed(kept, threshold) for threshold in asked]
-    return pl.DataFrame(rows, schema=dict(HOURS), orient="row")
+    spoken = tuple(side for side in SIDES if modality_of(columns.columns, side) == "speech")
+    rows = [_at(names, threshold, spoken, kept) for threshold in asked]
+    return pl.DataFrame(rows, schema=dict(HOURS), orient="row", infer_schema_length=None)
 
 
 def hours_of(samples: int) -> float:
@@ -77,27 +80,20 @@ def hours_of(samples: int) -> float:
     return samples / (SAMPLE_RATE_HZ * 3600)
 
 
-def _at(names: list[str], threshold: float) -> dict[str, float]:
-    sides = {row["side"]: row for row in rows_of("hours", pairs=names, threshold=threshold).iter_rows(named=True)}
-    nothing = {"pairs": 0, "sum_samples": 0, "union_samples": 0}
-    source, target = sides.get("source", nothing), sides.get("target", nothing)
-    return {
-        "threshold": threshold,
-        "pairs": source["pairs"],
-        "source_sum_h": hours_of(source["sum_samples"]),
-        "target_sum_h": hours_of(target["sum_samples"]),
-        "source_union_h": hours_of(source["union_samples"]),
-        "target_union_h": hours_of(target["union_samples"]),
-    }
-
-
-def _postprocessed(kept: pl.DataFrame, threshold: float) -> dict[str, float]:
+def _at(names: list[str], threshold: float, spoken: tuple[str, ...], kept: pl.DataFrame) -> dict[str, float | None]:
+    """A row of `HOURS`; a side of text has no hours."""
     reached = kept.filter(pl.col("score") >= threshold)
-    return {
-        "postprocessed_pairs": reached.height,
-        "source_postprocessed_h": hours_of(samples_of(reached, "source")),
-        "target_postprocessed_h": hours_of(samples_of(reached, "target")),
-    }
+    told: dict[str, float | None] = {"threshold": threshold, "postprocessed_pairs": reached.height}
+    found = {row["side"]: row for row in rows_of("hours", pairs=names, threshold=threshold).iter_rows(named=True)}
+    nothing = {"pairs": 0, "sum_samples": 0, "union_samples": 0}
+    for side in SIDES:
+        samples = found.get(side, nothing)
+        told["pairs"] = samples["pairs"]
+        if side in spoken:
+            told[f"{side}_sum_h"] = hours_of(samples["sum_samples"])
+            told[f"{side}_union_h"] = hours_of(samples["union_samples"])
+            told[f"{side}_postprocessed_h"] = hours_of(samples_of(reached, side))
+    return told
 
 
 def samples_of(pairs: pl.DataFrame, side: str) -> int:

@@ -1,7 +1,7 @@
 -- Samples of both sides of the pairs at one threshold: added up, and with overlapping spans of a recording counted once.
 -- $pairs: parquet files with the columns of records.PAIRS; $threshold: lowest score.
 WITH pairs AS (
-    SELECT * FROM read_parquet($pairs) WHERE score >= $threshold
+    SELECT * FROM pairs_of($pairs) WHERE score >= $threshold
 ),
 spans AS (
     SELECT 'source' AS side, source_audiobook AS audiobook, source_section AS section,

@@ -1,6 +1,6 @@
 -- Spans that begin before an earlier span of their recording has ended, on either side.
 WITH pairs AS (
-    SELECT * FROM read_parquet($pairs)
+    SELECT * FROM pairs_of($pairs)
 ),
 spans AS (
     SELECT 'source' AS side, source_audiobook AS audiobook, source_section AS section, score,

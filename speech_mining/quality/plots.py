@@ -55,6 +55,8 @@ def plot_hours(hours: pl.DataFrame, threshold: float, title: str = "") -> bytes:
     figure, axes = _canvas(title, "threshold (margin score)", f"speech ({unit})")
     for way, colour in _COLOURS.items():
         for side, dashes in (("source", "-"), ("target", "--")):
+            if hours[f"{side}_{way}_h"].null_count():
+                continue  # a side of text
             label = f"{_NAMES[way]}, {side}"
             heard = scale * hours[f"{side}_{way}_h"].to_numpy()
             axes.plot(hours["threshold"].to_numpy(), heard, dashes, color=colour, linewidth=1.8, label=label)
@@ -94,6 +96,52 @@ def plot_coverage(labels: Sequence[str], shares: Sequence[float], title: str = "
     named = places if len(labels) <= 40 else places[:0]
     axes.set_xticks(named, [labels[place] for place in named], rotation=60, ha="right", fontsize=7)
     return _png(figure)
+
+
+def plot_curves(curves: pl.DataFrame, best_update: int, title: str = "") -> bytes:
+    """A student's training: loss on what it learns from and on what is held out, and R@1 of the latter below.
+
+    Args:
+        curves: columns `update`, `loss`, `dev_loss`, `dev_recall_at_1`; the last two are null between validations.
+        best_update: whose weights were kept; a line marks it.
+        title: such as the student's name.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, recalls = figure.subplots(2, sharex=True)
+    validated = curves.drop_nulls("dev_recall_at_1")
+    losses.plot(curves["update"].to_numpy(), curves["loss"].to_numpy(), color=_GRID, linewidth=1)
+    losses.plot(curves["update"].to_numpy(), _smoothed(curves["loss"]), color=_COLOURS["union"], label="training")
+    dev_loss = validated["dev_loss"].to_numpy()
+    losses.plot(
+        validated["update"].to_numpy(), dev_loss, "o-", markersize=3, color=_COLOURS["postprocessed"], label="dev"
+    )
+    losses.set_ylabel("loss")
+    losses.legend(frameon=False)
+    found = 100 * validated["dev_recall_at_1"].to_numpy()
+    recalls.plot(validated["update"].to_numpy(), found, "o-", markersize=3, color=_COLOURS["postprocessed"])
+    recalls.set_ylabel("R@1 of dev, %")
+    recalls.set_xlabel("update")
+    recalls.set_ylim(0, 100)
+    losses.set_title(title, loc="left", fontsize=10)
+    for axes in (losses, recalls):
+        axes.axvline(best_update, color=_INK, linewidth=0.8, linestyle=":")
+        axes.grid(color=_GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def _smoothed(losses: pl.Series) -> npt.NDArray[np.float64]:
+    """A running mean over a fiftieth of the updates."""
+    window = max(1, len(losses) // 50)
+    smooth: npt.NDArray[np.float64] = losses.cast(pl.Float64).rolling_mean(window, min_samples=1).to_numpy()
+    return smooth
 
 
 def plot_recordings(recordings: Mapping[str, SegmentedRecording]) -> bytes:

@@ -6,13 +6,14 @@ and in the module that asks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
 from speech_mining.errors import LakeError
+from speech_mining.records import modality_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,13 +37,13 @@ def names_of(paths: Paths) -> list[str]:
 
 def rows_of(query: str, **bound: Bound) -> pl.DataFrame:
     """All rows of the SQL file `<query>.sql`, its `$names` bound."""
-    with _connection() as connection:
+    with _connection(bound) as connection:
         return _frame(connection.execute(_sql(query), bound))
 
 
 def first_rows_of(query: str, limit: int, **bound: Bound) -> tuple[pl.DataFrame, int]:
     """The first rows of the SQL file `<query>.sql`, and how many it has in all."""
-    with _connection() as connection:
+    with _connection(bound) as connection:
         connection.execute(f"CREATE TEMP TABLE found AS {_sql(query)}", bound)
         count = connection.execute("SELECT count(*) FROM found").fetchall()[0][0]
         return _frame(connection.execute("SELECT * FROM found LIMIT ?", [limit])), int(count)
@@ -50,15 +51,32 @@ def first_rows_of(query: str, limit: int, **bound: Bound) -> tuple[pl.DataFrame,
 
 def row_count(paths: Paths) -> int:
     """Rows of parquet files."""
-    with _connection() as connection:
+    with _connection({}) as connection:
         counted = connection.execute("SELECT count(*) FROM read_parquet($paths)", {"paths": names_of(paths)})
         return int(counted.fetchall()[0][0])
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
+def _connection(bound: Mapping[str, Bound]) -> duckdb.DuckDBPyConnection:
     import duckdb  # here: loading the code location needs none
 
-    return duckdb.connect()
+    connection = duckdb.connect()
+    paths = bound.get("pairs")
+    if isinstance(paths, list):
+        connection.execute(_pairs_of(list(pl.read_parquet_schema(paths[0]))))
+    return connection
+
+
+def _pairs_of(columns: Sequence[str]) -> str:
+    """Pairs of any modalities under the names of speech, as `pairs_of($pairs)`: a sentence has no times."""
+    texts = [side for side in ("source", "target") if modality_of(columns, side) == "text"]
+    named = "".join(
+        f", {side}_sentence AS {side}_segment, {side}_shard AS {side}_audiobook, NULL::INTEGER AS {side}_section"
+        f", NULL::BIGINT AS {side}_start_sample, NULL::BIGINT AS {side}_end_sample"
+        for side in texts
+    )
+    return (
+        f"CREATE TEMP MACRO pairs_of(paths) AS TABLE SELECT *{named} FROM read_parquet(paths, file_row_number = true)"
+    )
 
 
 def _sql(query: str) -> str:

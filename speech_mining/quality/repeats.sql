@@ -1,6 +1,6 @@
 -- Segments that stand in more than one pair.
 WITH pairs AS (
-    SELECT * FROM read_parquet($pairs)
+    SELECT * FROM pairs_of($pairs)
 ),
 sides AS (
     SELECT 'source' AS side, source_segment AS segment, score FROM pairs

@@ -2,7 +2,7 @@
 -- coalesce and the upper bound: see segment_coverage.sql.
 WITH numbered AS (
     SELECT *, lag(score) OVER (ORDER BY file_row_number) AS previous_score
-    FROM read_parquet($corpus, file_row_number = true)
+    FROM pairs_of($pairs)
 )
 SELECT file_row_number::BIGINT AS "row", score, previous_score, source_segment, target_segment
 FROM numbered

@@ -1,0 +1,103 @@
+"""`s2s_pairs` → `s2s_pair_quality`: what BLASER 2.0-QE and MuTox say of each pair, from its embeddings alone.
+
+Apart from the corpus, since scoring costs a model while a limit costs a second: another limit scores nothing again.
+What belongs here is the layer; the models and what is scored again are in `speech_mining.filters`.
+"""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from partitions.language_pairs import pair_partitions, split
+from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.metadata import column_schema, counted, rows
+from resources.settings import FilterSettings, Settings
+from resources.storage import Lake, Storage, published
+from speech_mining.filters.blaser import BlaserQe
+from speech_mining.filters.limits import FILTER_SCORES, PAIR_KEY
+from speech_mining.filters.mutox import Mutox
+from speech_mining.filters.pair_scores import LAYER, MADE_BY, SCORES, PairModels, PairScores, score_pairs
+from speech_mining.progress import Progress
+from speech_mining.records import PAIRS
+
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+
+
+def pair_quality(settings: Settings) -> list[dg.AssetsDefinition]:
+    """The scores of mined pairs; none where no filter is on."""
+    return [_pair_quality(settings)] if settings.filters.columns else []
+
+
+def _pair_quality(settings: Settings) -> dg.AssetsDefinition:
+    filters = settings.filters
+    described = {**{name: PAIRS[name] for name in PAIR_KEY}, **{name: FILTER_SCORES[name] for name in filters.columns}}
+
+    @dg.asset(
+        key=LAYER,
+        deps=["s2s_pairs"],
+        partitions_def=pair_partitions(settings.mined_pairs),
+        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        group_name="speech_to_speech",
+        kinds={"pytorch", "parquet"},
+        owners=OWNERS,
+        op_tags=ONE_GPU,
+        pool=GPU,
+        code_version=_code_version(filters),
+        metadata={"dagster/column_schema": column_schema(described)},
+    )
+    def _s2s_pair_quality(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+        """BLASER's score of every mined pair and MuTox's of both its sides, whichever are on; limits are applied later.
+
+        Pairs whose embeddings and models are as they were keep their scores.
+        """
+        models = _models(settings)
+
+        def progress(done: int, total: int, /) -> None:
+            context.log.info(f"{context.partition_key}: {done} of {total} scored")
+
+        metadata = _score(storage.lake, context.partition_key, models, progress)
+        return published(storage.lake, metadata, LAYER, context.partition_key)
+
+    return _s2s_pair_quality
+
+
+def _code_version(filters: FilterSettings) -> str:
+    blaser = f"{BlaserQe.code_version}:{filters.blaser}" if filters.blaser else ""
+    mutox = f"{Mutox.code_version}:{filters.mutox}:{filters.vector_length}" if filters.mutox else ""
+    return f"{blaser}/{mutox}"
+
+
+def _models(settings: Settings) -> PairModels:
+    filters, device, folder = settings.filters, settings.device, settings.model_dir
+    return PairModels(
+        BlaserQe(filters.blaser, device=device, model_dir=folder) if filters.blaser else None,
+        Mutox(filters.mutox, device=device, model_dir=folder) if filters.mutox else None,
+        filters.vector_length,
+    )
+
+
+def _score(lake: Lake, pair: str, models: PairModels, progress: Progress) -> dict[str, Any]:
+    source, target = split(pair)
+    found = score_pairs(lake, (source, target), models, progress=progress)
+    with lake.replace(LAYER, pair) as new:
+        new.write_table(SCORES, found.frame, models.schema)
+        new.write_json(MADE_BY, found.made_by)
+    return _figures(found)
+
+
+def _figures(found: PairScores) -> dict[str, Any]:
+    return {
+        "dagster/row_count": found.frame.height,
+        **{f"{name}_version": version for name, version in found.made_by["versions"].items()},
+        "scored": counted(found.scored),
+        "taken_over": counted(found.taken_over),
+        "quantiles": rows(_quantiles(found.frame)),
+        "sample": rows(found.frame, limit=10),
+    }
+
+
+def _quantiles(scores: pl.DataFrame) -> pl.DataFrame:
+    columns = [name for name in FILTER_SCORES if name in scores.columns]
+    table = [{"score": name, **{f"{q:.0%}": scores[name].quantile(q) for q in QUANTILES}} for name in columns]
+    return pl.DataFrame(table)

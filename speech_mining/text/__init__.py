@@ -1,0 +1,1 @@
+"""Text: from shards as they are found to sentences, each once."""
