@@ -16,7 +16,6 @@ BATCH = dg.BackfillPolicy.multi_run(max_partitions_per_run=50)
 """A run that does nothing costs 14 to 24 s; 50 audiobooks in one run share that cost."""
 
 
-
 @dataclass(frozen=True)
 class Batch:
     """Audiobooks that one run can make: neighbours in the order of their set."""

@@ -26,7 +26,7 @@ from speech_mining.filters import limits as filters
 from speech_mining.filters.limits import Filtered, FilterLimits, with_scores, within_limits
 from speech_mining.filters.pair_scores import LAYER, read_scores
 from speech_mining.mining import selection
-from speech_mining.mining.kinds import SPEECH_TO_SPEECH, Kind
+from speech_mining.mining.kinds import Kind
 from speech_mining.mining.selection import Selected, select_non_overlapping
 from speech_mining.quality.hours import HOURS, hours_by_threshold, samples_of
 from speech_mining.records import RECORDINGS
@@ -59,11 +59,11 @@ class _Wanted:
 
 def corpus(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
     """The corpus of a pair of languages: speech with speech, speech with text, text with text."""
-    scores = _scores(kind, settings)
+    scores = settings.filters.columns
 
     @dg.asset(
         key=kind.layer("corpus"),
-        deps=[kind.layer("pairs"), *([LAYER] if scores else [])],
+        deps=[kind.layer("pairs"), *([kind.layer(LAYER)] if scores else [])],
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
         group_name=kind.group,
@@ -86,15 +86,10 @@ def corpus(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
     return _corpus
 
 
-def _scores(kind: Kind, settings: Settings) -> tuple[str, ...]:
-    """Columns of the filters that are on; they judge speech with speech."""
-    return settings.filters.columns if kind == SPEECH_TO_SPEECH else ()
-
-
 def _code_version(kind: Kind, settings: Settings) -> str:
     mining, limits = settings.mining, settings.filters.model_dump(include=set(LIMITS))
     plain = f"{selection.VERSION}/{manifest.VERSION}/{settings.threshold_of(kind.name)}/{mining.selection}"
-    return f"{plain}/{filters.VERSION}/{limits}" if _scores(kind, settings) else plain
+    return f"{plain}/{filters.VERSION}/{limits}" if settings.filters.columns else plain
 
 
 def _wanted(kind: Kind, config: CorpusConfig, settings: Settings) -> _Wanted:
@@ -103,7 +98,7 @@ def _wanted(kind: Kind, config: CorpusConfig, settings: Settings) -> _Wanted:
     chosen = settings.filters.but(asked)
     threshold = settings.threshold_of(kind.name) if config.threshold is None else config.threshold
     limits = FilterLimits(**{name: getattr(chosen, name) for name in LIMITS})
-    return _Wanted(threshold, config.selection or settings.mining.selection, limits, _scores(kind, settings))
+    return _Wanted(threshold, config.selection or settings.mining.selection, limits, settings.filters.columns)
 
 
 def _select(lake: Lake, kind: Kind, pair: str, wanted: _Wanted) -> dict[str, Any]:
@@ -117,7 +112,7 @@ def _select(lake: Lake, kind: Kind, pair: str, wanted: _Wanted) -> dict[str, Any
             cause="the pairs were materialized with a higher floor",
             fix=f"materialize {kind.layer('pairs')} with a lower floor, or raise the threshold",
         )
-    scores = read_scores(lake, pair, wanted.scores) if wanted.scores else None
+    scores = read_scores(lake, pair, wanted.scores, kind) if wanted.scores else None
     table = pairs.read_table("pairs.parquet", kind.pairs)
     filtered = _filtered(table.filter(pl.col("score") >= threshold), scores, wanted.limits)
     selected = select_non_overlapping(filtered.kept, wanted.selection, floor=threshold)

@@ -1,7 +1,8 @@
-"""`s2s_pairs` → `s2s_pair_quality`: what BLASER 2.0-QE and MuTox say of each pair, from its embeddings alone.
+"""`…_pairs` → `…_pair_quality`: what BLASER 2.0-QE and MuTox say of each pair, from its embeddings alone.
 
-Apart from the corpus, since scoring costs a model while a limit costs a second: another limit scores nothing again.
-What belongs here is the layer; the models and what is scored again are in `speech_mining.filters`.
+Of every kind that is mined, since SONAR's speech and text share one space. Apart from the corpus, since scoring costs a
+model while a limit costs a second: another limit scores nothing again. What belongs here is the layers; the models and
+what is scored again are in `speech_mining.filters`.
 """
 
 from typing import Any
@@ -15,51 +16,53 @@ from resources.metadata import column_schema, counted, rows
 from resources.settings import FilterSettings, Settings
 from resources.storage import Lake, Storage, published
 from speech_mining.filters.blaser import BlaserQe
-from speech_mining.filters.limits import FILTER_SCORES, PAIR_KEY
+from speech_mining.filters.limits import FILTER_SCORES, pair_key
 from speech_mining.filters.mutox import Mutox
 from speech_mining.filters.pair_scores import LAYER, MADE_BY, SCORES, PairModels, PairScores, score_pairs
+from speech_mining.mining.kinds import KINDS, Kind
 from speech_mining.progress import Progress
-from speech_mining.records import PAIRS
+from speech_mining.records import Schema
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
 def pair_quality(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The scores of mined pairs; none where no filter is on."""
-    return [_pair_quality(settings)] if settings.filters.columns else []
+    """The scores of mined pairs, a layer a kind; none where no filter is on."""
+    mined = [kind for kind in KINDS if settings.pairs_of(kind.name)]
+    return [_pair_quality(kind, settings) for kind in mined] if settings.filters.columns else []
 
 
-def _pair_quality(settings: Settings) -> dg.AssetsDefinition:
-    filters = settings.filters
-    described = {**{name: PAIRS[name] for name in PAIR_KEY}, **{name: FILTER_SCORES[name] for name in filters.columns}}
-
+def _pair_quality(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
-        key=LAYER,
-        deps=["s2s_pairs"],
-        partitions_def=pair_partitions(settings.mined_pairs),
+        key=kind.layer(LAYER),
+        deps=[kind.layer("pairs")],
+        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
-        group_name="speech_to_speech",
+        group_name=kind.group,
         kinds={"pytorch", "parquet"},
         owners=OWNERS,
         op_tags=ONE_GPU,
         pool=GPU,
-        code_version=_code_version(filters),
-        metadata={"dagster/column_schema": column_schema(described)},
+        code_version=_code_version(settings.filters),
+        metadata={"dagster/column_schema": column_schema(_columns(kind, settings.filters))},
+        description="BLASER's score of every mined pair and MuTox's of both its sides, whichever are on; limits are "
+        "applied later.\n\nPairs whose embeddings and models are as they were keep their scores.",
     )
-    def _s2s_pair_quality(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
-        """BLASER's score of every mined pair and MuTox's of both its sides, whichever are on; limits are applied later.
-
-        Pairs whose embeddings and models are as they were keep their scores.
-        """
+    def _scores(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
         models = _models(settings)
 
         def progress(done: int, total: int, /) -> None:
             context.log.info(f"{context.partition_key}: {done} of {total} scored")
 
-        metadata = _score(storage.lake, context.partition_key, models, progress)
-        return published(storage.lake, metadata, LAYER, context.partition_key)
+        metadata = _score(storage.lake, kind, context.partition_key, models, progress)
+        return published(storage.lake, metadata, kind.layer(LAYER), context.partition_key)
 
-    return _s2s_pair_quality
+    return _scores
+
+
+def _columns(kind: Kind, filters: FilterSettings) -> Schema:
+    ids = {name: kind.pairs[name] for name in pair_key(list(kind.pairs))}
+    return {**ids, **{name: FILTER_SCORES[name] for name in filters.columns}}
 
 
 def _code_version(filters: FilterSettings) -> str:
@@ -77,11 +80,11 @@ def _models(settings: Settings) -> PairModels:
     )
 
 
-def _score(lake: Lake, pair: str, models: PairModels, progress: Progress) -> dict[str, Any]:
+def _score(lake: Lake, kind: Kind, pair: str, models: PairModels, progress: Progress) -> dict[str, Any]:
     source, target = split(pair)
-    found = score_pairs(lake, (source, target), models, progress=progress)
-    with lake.replace(LAYER, pair) as new:
-        new.write_table(SCORES, found.frame, models.schema)
+    found = score_pairs(lake, (source, target), models, kind, progress=progress)
+    with lake.replace(kind.layer(LAYER), pair) as new:
+        new.write_table(SCORES, found.frame, models.schema(kind))
         new.write_json(MADE_BY, found.made_by)
     return _figures(found)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from speech_mining.text.sentences import Wording
 
 SHARDS, LISTING, SENTENCES, DUPLICATES = "text_shards", "text_listing", "text_sentences", TEXT.repeats
+LENGTHS = "lengths.npy"
 FILE, DROPPED_FILE, RECORD = "sentences.parquet", "dropped.parquet", "shard.json"
 VERSION = "1"
 _ERRORS = (SpeechMiningError, OSError)
@@ -337,6 +338,8 @@ def _embed(lake: Lake, language: str, name: str, encoder: "TextEncoder", wording
         new.write_table(TEXT.table, embedded.sentences, EMBEDDED_SENTENCES)
         new.write_table("rejections.parquet", embedded.refused, REFUSED)
         new.write_array("vectors.npy", embedded.vectors)
+        if embedded.lengths is not None:
+            new.write_array(LENGTHS, embedded.lengths)
         new.write_json("encoder.json", identity)
     return {
         "dagster/row_count": embedded.sentences.height,
@@ -376,7 +379,8 @@ def _earlier(lake: Lake, language: str, name: str, identity: Mapping[str, Any]) 
     partition = lake.find(TEXT.embeddings, language, name)
     if partition is None or partition.read_json("encoder.json") != identity:
         return None
-    return Earlier(partition.read_table(TEXT.table, EMBEDDED_SENTENCES), partition.read_array("vectors.npy"))
+    lengths = partition.read_array(LENGTHS) if LENGTHS in partition.files else None
+    return Earlier(partition.read_table(TEXT.table, EMBEDDED_SENTENCES), partition.read_array("vectors.npy"), lengths)
 
 
 # Index

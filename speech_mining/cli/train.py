@@ -106,7 +106,7 @@ def train(
     thousandth.
 
     By a teacher (--config, --data, --out): a killed or interrupted training goes on when the same command is given
-    again. Several GPUs or processes: `accelerate launch --num_processes 2 .venv/bin/s2s train ...`.
+    again. Several GPUs or processes: `torchrun --nproc_per_node 2 .venv/bin/s2s train ...`.
 
     [bold]Examples[/]
 

@@ -6,13 +6,14 @@ pair that will not stay must not push one out that would.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from speech_mining.errors import LakeError
-from speech_mining.records import SAMPLE_RATE_HZ, Schema
+from speech_mining.mining.kinds import KINDS
+from speech_mining.records import SAMPLE_RATE_HZ, Schema, item_column, modality_of
 
 VERSION = "1"
 
@@ -20,11 +21,10 @@ BLASER_SCORES: Schema = {"blaser_qe": pl.Float32()}
 TOXICITY_SCORES: Schema = {"source_toxicity": pl.Float32(), "target_toxicity": pl.Float32()}
 FILTER_SCORES: Schema = {**BLASER_SCORES, **TOXICITY_SCORES}
 """Columns of scores, in their order; a table has those whose model is on."""
-PAIR_KEY = ("source_segment", "target_segment")
 DROPPED: Schema = {
     "reason": pl.String(),
     "pairs": pl.Int64(),
-    "source_hours": pl.Float64(),  # spans added up, overlapping or not
+    "source_hours": pl.Float64(),  # spans added up, overlapping or not; null: a side of text
     "target_hours": pl.Float64(),
 }
 
@@ -73,27 +73,37 @@ class Filtered:
     """`DROPPED`: a row for each limit that is set. A pair that breaks several is counted at the first of them."""
 
 
+def pair_key(columns: Sequence[str]) -> tuple[str, str]:
+    """The two columns that name a pair for ever, such as `source_segment` and `target_sentence`.
+
+    Args:
+        columns: of pairs, or of a table of their scores.
+    """
+    return item_column(columns, "source"), item_column(columns, "target")
+
+
 def with_scores(pairs: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
     """Pairs with their scores beside them, in the order of the pairs.
 
     Args:
-        pairs: with at least the columns `PAIR_KEY`.
-        scores: `PAIR_KEY` and some of `FILTER_SCORES`, of at least these pairs.
+        pairs: with at least the columns `pair_key`.
+        scores: these two and some of `FILTER_SCORES`, of at least these pairs.
 
     Raises:
         LakeError: a pair has no score.
     """
-    without = pairs.join(scores, on=PAIR_KEY, how="anti").height
+    key = pair_key(pairs.columns)
+    without = pairs.join(scores, on=key, how="anti").height
     if without:
-        raise _no_scores(f"{without} of {pairs.height} pairs have no score")
-    return pairs.join(scores, on=PAIR_KEY, how="left", maintain_order="left")
+        raise _no_scores(f"{without} of {pairs.height} pairs have no score", pairs.columns)
+    return pairs.join(scores, on=key, how="left", maintain_order="left")
 
 
 def within_limits(pairs: pl.DataFrame, limits: FilterLimits) -> Filtered:
     """Drop pairs whose scores break a limit.
 
     Args:
-        pairs: `records.PAIRS` and those of `FILTER_SCORES` that the limits speak of.
+        pairs: `records.pairs_schema` of two modalities, and those of `FILTER_SCORES` that the limits speak of.
         limits: which.
 
     Raises:
@@ -103,7 +113,7 @@ def within_limits(pairs: pl.DataFrame, limits: FilterLimits) -> Filtered:
     needed = {name for expression in broken.values() for name in expression.meta.root_names()}
     holes = sorted(name for name in needed if name not in pairs.columns or pairs[name].has_nulls())
     if holes:
-        raise _no_scores(f"Not every pair has the scores {', '.join(holes)}")
+        raise _no_scores(f"Not every pair has the scores {', '.join(holes)}", pairs.columns)
     if not broken:
         return Filtered(pairs, pl.DataFrame(schema=dict(DROPPED)))
     first = pl.coalesce([*(pl.when(breaks).then(pl.lit(reason)) for reason, breaks in broken.items()), pl.lit("")])
@@ -117,18 +127,22 @@ def _as_score(limit: float | None) -> pl.Expr:
     return pl.lit(limit, pl.Float32)
 
 
-def _cost(reason: str, pairs: pl.DataFrame) -> tuple[str, int, float, float]:
-    source, target = (
-        int((pairs[f"{side}_end_sample"] - pairs[f"{side}_start_sample"]).sum()) / (SAMPLE_RATE_HZ * 3600)
-        for side in ("source", "target")
-    )
-    return reason, pairs.height, source, target
+def _cost(reason: str, pairs: pl.DataFrame) -> tuple[str, int, float | None, float | None]:
+    return reason, pairs.height, _hours(pairs, "source"), _hours(pairs, "target")
 
 
-def _no_scores(found: str) -> LakeError:
+def _hours(pairs: pl.DataFrame, side: str) -> float | None:
+    if modality_of(pairs.columns, side) == "text":
+        return None
+    return int((pairs[f"{side}_end_sample"] - pairs[f"{side}_start_sample"]).sum()) / (SAMPLE_RATE_HZ * 3600)
+
+
+def _no_scores(found: str, columns: Sequence[str]) -> LakeError:
+    sides = tuple(modality_of(columns, side) for side in ("source", "target"))
+    kind = next(kind for kind in KINDS if (kind.source, kind.target) == sides)
     return LakeError(
         f"{found}.",
         expected="a score of every pair",
         cause="the pairs were mined again since they were scored",
-        fix="materialize s2s_pair_quality of the pair",
+        fix=f"materialize {kind.layer('pair_quality')} of the pair",
     )

@@ -18,17 +18,19 @@ import polars as pl
 from speech_mining.errors import EmbeddingError, LakeError
 from speech_mining.filters.blaser import BlaserQe
 from speech_mining.filters.card_model import CardModel
-from speech_mining.filters.limits import BLASER_SCORES, FILTER_SCORES, PAIR_KEY, TOXICITY_SCORES
+from speech_mining.filters.limits import BLASER_SCORES, FILTER_SCORES, TOXICITY_SCORES, pair_key
 from speech_mining.filters.mutox import Mutox
-from speech_mining.knn.roll import Roll, read_roll
+from speech_mining.knn.roll import Layout, Roll, read_roll
 from speech_mining.lake import Lake, Partition
+from speech_mining.mining.kinds import SPEECH_TO_SPEECH, Kind
 from speech_mining.progress import Progress, silent
-from speech_mining.records import PAIRS, Schema
+from speech_mining.records import Schema, item_column
 
-LAYER = "s2s_pair_quality"
+LAYER = "pair_quality"
+"""Of each kind: `s2s_pair_quality`, `s2t_pair_quality` …"""
 SCORES, MADE_BY = "scores.parquet", "made_by.json"
 LENGTHS = "lengths.npy"
-"""float32 (rows,), beside an audiobook's vectors: how long each was before it was made a unit vector."""
+"""float32 (rows,), beside the vectors of an audiobook or a shard: how long each was before it was a unit vector."""
 SONAR = ("sonar-speech", "sonar-text")
 """Encoders whose vectors the models were trained on."""
 CHUNK_ROWS = 8192
@@ -47,11 +49,10 @@ class PairModels:
     vector_length: float | None = None
     """Of SONAR's own vectors, where the lake does not tell it: see `Mutox`."""
 
-    @property
-    def schema(self) -> Schema:
-        """Columns of the scores."""
+    def schema(self, kind: Kind) -> Schema:
+        """Columns of the scores of a kind's pairs."""
         on = {**(BLASER_SCORES if self.blaser else {}), **(TOXICITY_SCORES if self.mutox else {})}
-        return {**{name: PAIRS[name] for name in PAIR_KEY}, **on}
+        return {**{name: kind.pairs[name] for name in pair_key(list(kind.pairs))}, **on}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -66,7 +67,7 @@ class PairScores:
     """A score of every pair."""
 
     frame: pl.DataFrame
-    """`PairModels.schema`, in the order of the pairs."""
+    """`PairModels.schema` of the kind, in the order of the pairs."""
     made_by: Mapping[str, Any]
     """Versions of the models, and data versions of the embeddings: what decides whether a score can be taken over."""
     scored: Mapping[str, int]
@@ -74,16 +75,25 @@ class PairScores:
     taken_over: Mapping[str, int]
 
 
-def score_pairs(lake: Lake, pair: tuple[str, str], models: PairModels, *, progress: Progress = silent) -> PairScores:
+def score_pairs(
+    lake: Lake,
+    pair: tuple[str, str],
+    models: PairModels,
+    kind: Kind = SPEECH_TO_SPEECH,
+    *,
+    progress: Progress = silent,
+) -> PairScores:
     """Score every pair that was mined, those of before with what they had.
 
-    Scores are taken over where the model, and the embeddings of both audiobooks, are what they were; a kept score is
+    Speech and text share SONAR's space, in which both models were trained: any kind of pair can be scored. Scores are
+    taken over where the model, and the embeddings of both audiobooks or shards, are what they were; a kept score is
     what would be computed now, to the last bit, so that the result does not depend on what was there.
 
     Args:
         lake: with the pairs and both indexes.
         pair: the languages.
         models: what scores.
+        kind: the modalities of the two.
         progress: told the number of scores done.
 
     Raises:
@@ -91,9 +101,12 @@ def score_pairs(lake: Lake, pair: tuple[str, str], models: PairModels, *, progre
         EmbeddingError: the embeddings are not SONAR's, or of another dimension; no lengths are known for MuTox.
         EncoderError: a model cannot be loaded.
     """
-    mined = lake.partition("s2s_pairs", "-".join(pair))
-    pairs = mined.read_table("pairs.parquet", PAIRS)
-    sides = {name: _Side.read(lake, language) for name, language in zip(SIDES, pair, strict=True)}
+    mined = lake.partition(kind.layer("pairs"), "-".join(pair))
+    pairs = mined.read_table("pairs.parquet", kind.pairs)
+    sides = {
+        name: _Side.read(lake, kind, language, layout)
+        for name, language, layout in zip(SIDES, pair, kind.layouts, strict=True)
+    }
     for model in (models.blaser, models.mutox):
         for side in sides.values():
             _refuse_another_space(model, side)
@@ -102,33 +115,34 @@ def score_pairs(lake: Lake, pair: tuple[str, str], models: PairModels, *, progre
         "versions": models.versions,
         **{name: side.versions_of(pairs, name) for name, side in sides.items()},
     }
-    work = _Work(pairs, _Earlier.read(lake.find(LAYER, "-".join(pair)), made_by), progress)
+    earlier = _Earlier.read(lake.find(kind.layer(LAYER), "-".join(pair)), kind, made_by)
+    work = _Work(pairs, earlier, progress)
     if models.blaser:
         work.add_alikeness(models.blaser, sides)
     if models.mutox:
         for name, side in sides.items():
             work.add_toxicity(models.mutox, models.vector_length, name, side)
-    frame = pairs.select(PAIR_KEY).with_columns(work.columns[name] for name in models.versions)
+    frame = pairs.select(pair_key(pairs.columns)).with_columns(work.columns[name] for name in models.versions)
     return PairScores(frame, made_by, work.scored, work.taken_over)
 
 
-def read_scores(lake: Lake, pair: str, columns: Sequence[str]) -> pl.DataFrame:
-    """The scores of the pairs that are there now: `PAIR_KEY` and `columns`, in the order of the pairs.
+def read_scores(lake: Lake, pair: str, columns: Sequence[str], kind: Kind = SPEECH_TO_SPEECH) -> pl.DataFrame:
+    """The scores of the pairs that are there now: `pair_key` and `columns`, in the order of the pairs.
 
     Raises:
         LakeError: there are none, they are of other pairs, or a column is missing.
     """
-    kept = lake.partition(LAYER, pair)
-    scores, current = kept.read_frame(SCORES), lake.partition("s2s_pairs", pair).data_version
+    kept = lake.partition(kind.layer(LAYER), pair)
+    scores, current = kept.read_frame(SCORES), lake.partition(kind.layer("pairs"), pair).data_version
     missing = [name for name in columns if name not in scores.columns]
     if missing or kept.read_json(MADE_BY)["pairs"] != current:
         raise LakeError(
             f"The scores of {pair} are {'without ' + ', '.join(missing) if missing else 'of other pairs'}.",
             expected="a score of every pair by every model that is on",
             cause="a filter was turned on, or the pairs were mined again, since they were scored",
-            fix=f"materialize {LAYER} of the pair",
+            fix=f"materialize {kind.layer(LAYER)} of the pair",
         )
-    return scores.select(*PAIR_KEY, *columns)
+    return scores.select(*pair_key(scores.columns), *columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,36 +150,42 @@ class _Side:
     """The vectors of a language, and which row is which segment."""
 
     lake: Lake
+    kind: Kind
     language: str
     roll: Roll
 
     @classmethod
-    def read(cls, lake: Lake, language: str) -> _Side:
-        return cls(lake, language, read_roll(lake, language)[0])
+    def read(cls, lake: Lake, kind: Kind, language: str, layout: Layout) -> _Side:
+        return cls(lake, kind, language, read_roll(lake, language, layout)[0])
+
+    @property
+    def layout(self) -> Layout:
+        """How the side lies in the lake."""
+        return self.roll.layout
 
     def versions_of(self, pairs: pl.DataFrame, side: str) -> dict[str, str]:
-        """Audiobook → data version of its embeddings, of those in the pairs."""
-        every = dict(self.roll.blocks.select("audiobook", "data_version").iter_rows())
-        return {book: every.get(book, "") for book in sorted(pairs[f"{side}_audiobook"].unique())}
+        """Audiobook or shard → version of its rows in the roll, of those in the pairs."""
+        every = dict(self.roll.blocks.select(self.layout.block, "data_version").iter_rows())
+        return {block: every.get(block, "") for block in sorted(pairs[f"{side}_{self.layout.block}"].unique())}
 
-    def rows(self, segments: Ids) -> Ids:
-        """Row of each segment."""
+    def rows(self, items: Ids) -> Ids:
+        """Row of each segment or sentence."""
         order, ids = self._order
-        place = np.minimum(np.searchsorted(ids, segments), max(len(ids) - 1, 0))
-        unknown = ids[place] != segments if len(ids) else np.ones(len(segments), np.bool_)
+        place = np.minimum(np.searchsorted(ids, items), max(len(ids) - 1, 0))
+        unknown = ids[place] != items if len(ids) else np.ones(len(items), np.bool_)
         if unknown.any():
             raise LakeError(
-                f"{int(unknown.sum())} of {len(segments)} segments in the pairs are not in the index of "
-                f"{self.language}.",
+                f"{int(unknown.sum())} of {len(items)} {self.layout.id.removesuffix('_id')}s in the pairs are not in "
+                f"the index of {self.language}.",
                 expected="pairs mined from the index that is there",
                 cause="the language was indexed again since",
-                fix="materialize s2s_neighbours and s2s_pairs of the pair",
+                fix=f"materialize {self.kind.layer('neighbours')} and {self.kind.layer('pairs')} of the pair",
             )
         return order[place]
 
     @cached_property
     def _order(self) -> tuple[Ids, Ids]:
-        """Rows by segment, and the segments."""
+        """Rows by id, and the ids."""
         order = np.argsort(self.roll.ids, kind="stable").astype(np.int64)
         return order, self.roll.ids[order]
 
@@ -176,51 +196,59 @@ class _Side:
         number = np.searchsorted(blocks["first_row"].to_numpy(), rows, "right") - 1
         for block in np.unique(number):
             here = np.flatnonzero(number == block)
-            book, first = blocks["audiobook"][int(block)], int(blocks["first_row"][int(block)])
-            found[here] = self._lengths_of(book, stated)[rows[here] - first]
+            name, first, count = blocks.select(self.layout.block, "first_row", "rows").row(int(block))
+            own = self.roll.items[self.layout.id][first : first + count]
+            found[here] = self._lengths_of(name, own, stated)[rows[here] - first]
         return found
 
-    def _lengths_of(self, book: str, stated: float | None) -> npt.NDArray[np.float32]:
-        partition = self.lake.partition("speech_embeddings", self.language, book)
+    def _lengths_of(self, block: str, own: pl.Series, stated: float | None) -> npt.NDArray[np.float32]:
+        """Of the rows of a block that are in the roll: sentences that repeat another shard's are not."""
+        partition = self.lake.partition(self.layout.embeddings, self.language, block)
         if LENGTHS in partition.files:
-            return partition.read_array(LENGTHS)
+            every: npt.NDArray[np.float32] = partition.read_array(LENGTHS)
+            if len(every) == len(own):
+                return every
+            embedded = partition.read_table(self.layout.table, self.layout.items)[self.layout.id]
+            return every[embedded.is_in(own.to_list()).to_numpy()]
         if stated is None:
             raise EmbeddingError(
-                f"How long SONAR's vectors of audiobook {book} ({self.language}) were is not known.",
+                f"How long SONAR's vectors of {self.layout.block} {block} ({self.language}) were is not known.",
                 expected=f"{LENGTHS} beside its vectors, which are kept at unit length",
                 cause="MuTox reads vectors as SONAR makes them, about 0.2 long, and this lake keeps directions alone",
                 fix="set filters.vector_length to a length that is typical of your SONAR encoder",
             )
-        return np.full(len(partition.read_array("vectors.npy")), stated, np.float32)
+        return np.full(len(own), stated, np.float32)
 
 
 class _Earlier:
     """Scores of before that still hold."""
 
-    def __init__(self, scores: pl.DataFrame, unchanged: Mapping[str, list[str]]) -> None:
+    def __init__(self, scores: pl.DataFrame, unchanged: Mapping[str, list[str]], kind: Kind) -> None:
         self._scores, self._unchanged = scores, unchanged
+        self._blocks = {side: layout.block for side, layout in zip(SIDES, kind.layouts, strict=True)}
 
     @classmethod
-    def read(cls, kept: Partition | None, made_by: Mapping[str, Any]) -> _Earlier:
-        """What is kept of columns whose model is the same, and of audiobooks whose embeddings are."""
+    def read(cls, kept: Partition | None, kind: Kind, made_by: Mapping[str, Any]) -> _Earlier:
+        """What is kept of columns whose model is the same, and of audiobooks and shards whose embeddings are."""
         if kept is None:
-            return cls(pl.DataFrame(), {})
+            return cls(pl.DataFrame(), {}, kind)
         before = kept.read_json(MADE_BY)
         same = {name for name, told in made_by["versions"].items() if before["versions"].get(name) == told}
         unchanged = {
-            side: [book for book, version in made_by[side].items() if before[side].get(book) == version]
+            side: [block for block, version in made_by[side].items() if before[side].get(block) == version]
             for side in SIDES
         }
         scores = kept.read_frame(SCORES)
-        return cls(scores.select(*PAIR_KEY, *(name for name in FILTER_SCORES if name in same)), unchanged)
+        columns = (*pair_key(scores.columns), *(name for name in FILTER_SCORES if name in same))
+        return cls(scores.select(columns), unchanged, kind)
 
     def column(self, pairs: pl.DataFrame, name: str, sides: tuple[str, ...]) -> pl.Series:
         """A score of each pair, null where it must be computed; it depends on `sides` alone."""
         if name not in self._scores.columns:
             return pl.Series(name, [None] * pairs.height, FILTER_SCORES[name])
-        keys = [f"{side}_segment" for side in sides]
+        keys = [item_column(pairs.columns, side) for side in sides]
         known = self._scores.select(*keys, name).unique(keys, keep="first", maintain_order=True)
-        holds = [pl.col(f"{side}_audiobook").is_in(self._unchanged[side]) for side in sides]
+        holds = [pl.col(f"{side}_{self._blocks[side]}").is_in(self._unchanged[side]) for side in sides]
         joined = pairs.join(known, on=keys, how="left", maintain_order="left")
         return joined.select(pl.when(pl.all_horizontal(holds)).then(pl.col(name)).alias(name)).to_series()
 
@@ -245,19 +273,19 @@ class _Work:
         self._put(known, wanted, found)
 
     def add_toxicity(self, mutox: Mutox, vector_length: float | None, name: str, side: _Side) -> None:
-        """MuTox's score of each segment of a side, computed once however many pairs it is in."""
+        """MuTox's score of each segment or sentence of a side, computed once however many pairs it is in."""
         known = self._earlier.column(self._pairs, f"{name}_toxicity", (name,))
         wanted = np.flatnonzero(known.is_null().to_numpy())
-        segments, which = np.unique(self._ids(name)[wanted], return_inverse=True)
-        rows = side.rows(segments)
+        items, which = np.unique(self._ids(name)[wanted], return_inverse=True)
+        rows = side.rows(items)
         lengths = side.lengths(rows, vector_length)
-        found = np.empty(len(segments), np.float32)
-        for part in self._parts(len(segments)):
+        found = np.empty(len(items), np.float32)
+        for part in self._parts(len(items)):
             found[part] = mutox.score(side.roll.stack.take(rows[part]), lengths[part])
         self._put(known, wanted, found[which])
 
     def _ids(self, side: str) -> Ids:
-        ids: Ids = self._pairs[f"{side}_segment"].to_numpy()
+        ids: Ids = self._pairs[item_column(self._pairs.columns, side)].to_numpy()
         return ids
 
     def _parts(self, count: int) -> Iterator[slice]:
@@ -279,11 +307,12 @@ def _refuse_another_space(model: CardModel | None, side: _Side) -> None:
         return
     encoder, dimension = side.roll.encoder, side.roll.stack.shape[1]
     if encoder.split(" ")[0] not in SONAR:
+        setting = "encoder" if side.layout.modality == "speech" else "text encoder"
         raise EmbeddingError(
             f"{model.name} was asked to score {side.language} embedded by {encoder}.",
             expected=f"embeddings of {' or '.join(SONAR)}, in whose space it was trained",
-            cause="a filter is on, and the language is embedded by another encoder",
-            fix=f"set the encoder of {side.language} to sonar and embed it again, or take the card out of filters",
+            cause=f"a filter is on, and the language's {side.layout.modality} is embedded by another encoder",
+            fix=f"set the {setting} of {side.language} to sonar and embed it again, or take the card out of filters",
         )
     if dimension != model.dimension:
         raise EmbeddingError(

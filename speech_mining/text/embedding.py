@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from speech_mining.text.sentences import Wording, as_read
 VERSION = "1"
 AT_ONCE = 16_384
 """Sentences handed to the encoder together: it sorts them by length, and the bar moves as often."""
+Lengths: TypeAlias = npt.NDArray[np.float32]
 REFUSED: Schema = {"sentence_id": pl.Int64(), "shard_row": pl.Int64(), "reason": pl.String(), "detail": pl.String()}
 
 
@@ -33,6 +34,8 @@ class Earlier:
     """`records.EMBEDDED_SENTENCES`, in the vectors' order."""
     vectors: npt.NDArray[np.float16]
     """float16 (rows, dimension); may be a memory map."""
+    lengths: Lengths | None = None
+    """float32 (rows,), of the vectors as the encoder made them; None: they are not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,8 @@ class EmbeddedShard:
     """`REFUSED`: sentences that have no vector."""
     taken_over: int
     reasons: Mapping[str, int] = field(default_factory=dict)
+    lengths: Lengths | None = None
+    """float32 (sentences,), of the vectors as the encoder made them; None: not known of all, or there is no vector."""
 
 
 def embed_shard(
@@ -73,10 +78,11 @@ def embed_shard(
         progress: told the sentences that have a vector or were refused.
     """
     known = _known(sentences, earlier)
-    vectors = np.zeros((sentences.height, encoder.dimension), np.float16)
+    vectors, lengths = np.zeros((sentences.height, encoder.dimension), np.float16), _Lengths(sentences.height)
     if earlier is not None:
         there = np.flatnonzero(known >= 0)
         vectors[there] = earlier.vectors[known[there]]
+        lengths.take_over(there, earlier, known[there])
     new, refused = np.flatnonzero(known < 0), []
     has_vector = known >= 0
     texts = sentences["text"]
@@ -85,6 +91,7 @@ def embed_shard(
         embedded = encoder.embed([Sentence(as_read(texts[int(row)], wording), language) for row in rows])
         kept = rows[embedded.kept]
         vectors[kept] = embedded.vectors
+        lengths.put(kept, embedded.lengths)
         has_vector[kept] = True
         refused += [(int(rows[one.item]), one.reason, one.detail) for one in embedded.rejected]
         progress(sentences.height - len(new) + start + len(rows), sentences.height)
@@ -95,7 +102,29 @@ def embed_shard(
         _refused(sentences, refused),
         sentences.height - len(new),
         dict(Counter(reason for _, reason, _ in refused)),
+        lengths.of(has_vector),
     )
+
+
+class _Lengths:
+    """Lengths of a shard's vectors, told only if they are known of all."""
+
+    def __init__(self, rows: int) -> None:
+        self._lengths = np.full(rows, np.nan, np.float32)
+
+    def take_over(self, rows: npt.NDArray[np.int64], earlier: Earlier, earlier_rows: npt.NDArray[np.int64]) -> None:
+        """Those of vectors that were there before."""
+        self.put(rows, None if earlier.lengths is None else earlier.lengths[earlier_rows])
+
+    def put(self, rows: npt.NDArray[np.int64], lengths: Lengths | None) -> None:
+        """Those of some rows; None: the encoder does not tell."""
+        if lengths is not None:
+            self._lengths[rows] = lengths
+
+    def of(self, has_vector: npt.NDArray[np.bool_]) -> Lengths | None:
+        """Of the rows that have a vector."""
+        told: Lengths = self._lengths[has_vector]
+        return told if len(told) and not np.isnan(told).any() else None
 
 
 def _known(sentences: pl.DataFrame, earlier: Earlier | None) -> npt.NDArray[np.int64]:
