@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,6 +22,7 @@ from pydantic_settings import (
 )
 
 from speech_mining.errors import SettingsError
+from speech_mining.text.rules import Cleaning
 
 FILE = "s2s.toml"
 MINIATURE = "miniature"
@@ -217,6 +219,10 @@ class TextSettings(_Strict):
     shards: dict[Language, tuple[str, ...]] = Field(
         default_factory=dict, description="Language → files, folders, globs, lists of files or URLs of its text."
     )
+    meta: dict[Language, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Language → meta files of its shards: an address for each of text.shards, in the same order.",
+    )
     format: str = Field("auto", description="Of the shards; 'auto' looks at each.")
     threshold: float = Field(1.07, description="Pairs from this score upward enter a corpus of speech and text.")
     text_threshold: float = Field(1.06, description="Pairs from this score upward enter a corpus of text and text.")
@@ -225,6 +231,46 @@ class TextSettings(_Strict):
     strip_quotes: bool = Field(False, description="Whether quotes around a whole sentence are kept from the encoder.")
     memory_gb: float = Field(4.0, gt=0, description="Memory for finding what is repeated across shards.")
     shards_a_run: int = Field(10, ge=1, le=1000, description="Shards of one run of the sensor `text_shards`, at most.")
+
+    @field_validator("shards")
+    @classmethod
+    def _of_languages(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        from langcodes.data_dicts import LANGUAGE_ALPHA3_BIBLIOGRAPHIC
+
+        from speech_mining.sources.languages import iso_639_3
+
+        for language in value:
+            known = iso_639_3(language)
+            if known is None:
+                raise ValueError(f"{language!r} is no language of ISO 639-3, as deu (German) and cmn (Mandarin) are")
+            if language in LANGUAGE_ALPHA3_BIBLIOGRAPHIC.values():
+                raise ValueError(f"{language!r} is a code for libraries; in ISO 639-3 it is {known!r}")
+        return value
+
+    @field_validator("cleaning")
+    @classmethod
+    def _as_cleaning_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Names that there are, and values of their kind: what the environment tells is text."""
+        known = [field.name for field in fields(Cleaning)]
+        unknown = sorted(set(value) - set(known))
+        if unknown:
+            raise ValueError(f"there is no {', '.join(unknown)} in {', '.join(known)}")
+        try:
+            cleaning = TypeAdapter(Cleaning).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}") from None
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return {name: getattr(cleaning, name) for name in value}
+
+    @model_validator(mode="after")
+    def _meta_of_every_address(self) -> TextSettings:
+        for language, addresses in self.meta.items():
+            shards = self.shards.get(language, ())
+            if len(addresses) != len(shards):
+                raise ValueError(f"meta of {language} has {len(addresses)} addresses, and shards has {len(shards)}")
+        return self
 
 
 class PoolSettings(_Strict):
@@ -456,7 +502,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         if (
             isinstance(value, Mapping)
             and value
-            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "cleaning"}
+            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "meta", "cleaning"}
         ):
             found += _flat(value, f"{prefix}{name}.")
         else:

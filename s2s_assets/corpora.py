@@ -103,8 +103,8 @@ def _wanted(kind: Kind, config: CorpusConfig, settings: Settings) -> _Wanted:
 
 def _select(lake: Lake, kind: Kind, pair: str, wanted: _Wanted) -> dict[str, Any]:
     pairs = lake.partition(kind.layer("pairs"), pair)
-    floor = pairs.read_json("scoring.json")["threshold"]
-    threshold = wanted.threshold
+    scoring = pairs.read_json("scoring.json")
+    floor, threshold = scoring["threshold"], wanted.threshold
     if threshold < floor:
         raise SettingsError(
             f"A corpus from {threshold} was asked of pairs that are kept from {floor}.",
@@ -116,7 +116,7 @@ def _select(lake: Lake, kind: Kind, pair: str, wanted: _Wanted) -> dict[str, Any
     table = pairs.read_table("pairs.parquet", kind.pairs)
     filtered = _filtered(table.filter(pl.col("score") >= threshold), scores, wanted.limits)
     selected = select_non_overlapping(filtered.kept, wanted.selection, floor=threshold)
-    corpus = corpus_frame(selected.frame, *_sides(lake, kind, pair, selected.frame), pair, scores)
+    corpus = corpus_frame(selected.frame, *_sides(lake, kind, pair, selected.frame), pair, scores, scoring)
     by_threshold = _hours(pairs, _filtered(table, scores, wanted.limits).kept if scores is not None else None, floor)
     with lake.replace(kind.layer("corpus"), pair) as new:
         new.write_table("corpus.parquet", corpus, corpus_schema(wanted.scores, kind))

@@ -60,7 +60,7 @@ def neighbours(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         owners=OWNERS,
         op_tags=ONE_GPU,
         pool=GPU,
-        code_version=f"2/k{settings.mining.k}",
+        code_version=f"3/k{settings.mining.k}",
         metadata={"dagster/column_schema": column_schema(NEIGHBOURS)},
         description=f"For every {kind.source_item} and {kind.target_item} of two languages its k nearest on the other "
         "side, exactly, from one pass over the products.\n\nWhat came or went since the last search costs its own "
@@ -138,7 +138,8 @@ def _search(
         new.write_table("forward.parquet", forward, NEIGHBOURS)
         new.write_table("backward.parquet", backward, NEIGHBOURS)
         # which exact engine ran is a fact about the machine: it is told in the metadata and is no part of the content
-        new.write_json("search.json", {"k": found.k, "recall": found.recall})
+        made_from = {"encoders": list(renewed.encoders), "rolls": list(renewed.rolls)}
+        new.write_json("search.json", {"k": found.k, "recall": found.recall, **made_from})
     return {
         "dagster/row_count": forward.height + backward.height,
         f"source_{kind.source_item}s": forward.height,
@@ -149,6 +150,7 @@ def _search(
         "why_this_engine": found.reason,
         "recall": round(found.recall, 4),
         "encoders": "; ".join(renewed.encoders),
+        "rolls": "; ".join(renewed.rolls),
         **_work_figures(renewed, forward.height * backward.height),
         "search_seconds": round(seconds, 3),
     }
@@ -181,7 +183,10 @@ def _score(lake: Lake, kind: Kind, pair: str, config: PairConfig, settings: Sett
     table = pairs_table(mined, sides[0], sides[1], kind)
     with lake.replace(kind.layer("pairs"), pair) as new:
         new.write_table("pairs.parquet", table, kind.pairs)
-        new.write_json("scoring.json", {**chosen, "counts": dict(mined.counts)})
+        made_from = {
+            name: told for name, told in found.read_json("search.json").items() if name in ("encoders", "rolls")
+        }
+        new.write_json("scoring.json", {**chosen, "counts": dict(mined.counts), **made_from})
     return {**_pair_figures(table, settings.threshold_of(kind.name)), **chosen, "counts": counted(mined.counts)}
 
 

@@ -73,7 +73,7 @@ def shards(settings: Settings) -> dg.AssetsDefinition:
         """
         from speech_mining.text.known_shards import list_again
 
-        found = list_again(storage.lake, settings.text_shards, settings.text.format)
+        found = list_again(storage.lake, settings.text_shards, settings.text.format, settings.text.meta)
         changes = {}
         for language in settings.text_languages:
             of_language = found.shards.filter(language=language)

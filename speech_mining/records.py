@@ -192,6 +192,8 @@ _OF_A_SPAN = {
     "sentence_id": "63 bits of a hash of language and text.",
     "shard": "Shard of text it lies in.",
     "shard_row": "Its row in the shard's text_sentences, from 0.",
+    "embedder": "Name and version of the encoder.",
+    "roll": "Version of the vectors that it was mined among.",
     "text": "The sentence, as a person reads it.",
     "document": "Address or name of the document it was found in.",
     "line": "Line, record or row of the shard, from 1.",

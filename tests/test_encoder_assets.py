@@ -147,6 +147,8 @@ def test_lineage_runs_from_the_recordings_to_the_encoder_in_force_and_what_it_em
     assert {"audio against transcriptions", "audio against translations", "audio against translated audio"} <= set(
         outcomes["task"]
     )
+    by_text = outcomes.filter(pl.col("task") == "audio against translations")
+    assert (by_text["distractors"] > by_text["candidates"]).all()  # the texts of train and dev
     check = made.get_asset_check_evaluations()[0]
     assert check.passed and check.check_name == "no_worse_than_current"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
@@ -337,19 +337,24 @@ def test_two_processes_train_the_weights_of_one_that_accumulates_two_batches(tmp
 def test_the_learning_curve_is_there_for_tensorboard_once_for_each_update(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    checkpoints, kept = tmp_path / "checkpoints", tmp_path / "kept"
+
     def stop(done: int, total: int, /) -> None:
-        if done == 7:
+        if done == 9:  # as a kill leaves it: rows up to 9, a checkpoint of 8
+            shutil.copytree(checkpoints, kept)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, progress=stop)
+    shutil.rmtree(checkpoints)
+    kept.rename(checkpoints)
     student = trained(tmp_path)
+    assert student.resumed_from == 8
     (place,) = (tmp_path / "tensorboard").iterdir()
     events = EventAccumulator(str(place))
     events.Reload()
     recalls = [(event.step, round(event.value, 6)) for event in events.Scalars("dev/recall_at_1")]
     validated = student.curves.drop_nulls("dev_recall_at_1")
     assert recalls == [(row[0], round(row[1], 6)) for row in validated.select("update", "dev_recall_at_1").iter_rows()]
-    assert [event.step for event in events.Scalars("train/loss")] == student.curves.filter(
-        pl.col("loss").is_not_null()
-    )["update"].to_list()
+    losses = student.curves.drop_nulls("loss")["update"].to_list()
+    assert [event.step for event in events.Scalars("train/loss")] == losses

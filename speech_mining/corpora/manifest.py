@@ -22,7 +22,7 @@ from speech_mining.lake import Partition
 from speech_mining.mining.kinds import KINDS, SPEECH_TO_SPEECH, Kind
 from speech_mining.records import SAMPLES_PER_MS, Modality, Schema, conform, item_column, modality_of
 
-VERSION = "1"
+VERSION = "2"
 
 # Of each side: what a person looks at first, what is told of it, and ids and places that machines need.
 _SPAN: Mapping[Modality, Schema] = {
@@ -58,6 +58,10 @@ _PLACE: Mapping[Modality, tuple[str, ...]] = {
 }
 
 
+_MADE_FROM = {"embedder": "encoders", "roll": "rolls"}
+"""Columns of both sides that name what a pair was mined from, and where pairs tell it."""
+
+
 def corpus_of(kind: Kind) -> Schema:
     """The columns of a kind's corpus, before the scores of filters.
 
@@ -71,6 +75,7 @@ def corpus_of(kind: Kind) -> Schema:
         **{f"{side}_{name}": dtype for side, of in sides.items() for name, dtype in _SPAN[of].items()},
         **{column[0]: column[1] for pair in zip_longest(*columns) for column in pair if column is not None},
         **{name: dtype for name, dtype in kind.pairs.items() if name == "cosine" or _is_place(name, ends)},
+        **{f"{side}_{name}": pl.String() for name in _MADE_FROM for side in sides},
     }
 
 
@@ -116,6 +121,7 @@ def corpus_frame(
     target: pl.DataFrame,
     language_pair: str,
     scores: pl.DataFrame | None = None,
+    made_from: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
     """Tell of each pair who reads it, in which languages, under which licence, and where it may be heard or read.
 
@@ -126,6 +132,8 @@ def corpus_frame(
         target: the same for the target side.
         language_pair: `deu-eng`, source first; must be the languages of the two sides.
         scores: of filters that are on: the two ids and columns of `FILTER_SCORES`, of at least these pairs.
+        made_from: of both sides, source first: `encoders`, name and version of what embedded it, and `rolls`, the
+            version of the vectors it was mined among; empty where it is not told.
 
     Returns:
         Columns `corpus_schema`, by decreasing score, then source and target id.
@@ -144,6 +152,11 @@ def corpus_frame(
     for side, language, facts in zip(("source", "target"), languages, (source, target), strict=True):
         rows = _described(rows, facts, side, language)
     rows = rows if scores is None else with_scores(rows, scores)
+    rows = rows.with_columns(
+        pl.lit(told).alias(f"{side}_{name}")
+        for name, key in _MADE_FROM.items()
+        for side, told in zip(("source", "target"), (made_from or {}).get(key, ("", "")), strict=True)
+    )
     frame = conform(rows, corpus_schema(rows.columns, kind), "corpus")
     return frame.sort(_order(frame.columns), descending=[True, False, False])
 

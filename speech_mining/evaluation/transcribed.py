@@ -5,6 +5,7 @@ Which rows belong together is decided here; embedding them is `test_set`, the se
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from speech_mining.evaluation.trials import EvaluationConfig, Outcome, evaluate
 from speech_mining.evaluation.wording import normalised
 from speech_mining.progress import Progress, silent
 
+MOST_DISTRACTORS = 10_000
+"""Texts of other splits that are searched too."""
 _LEAST_SHARE = 0.5
 """Of the clips must have a text for it to be searched; the rest is then left out of every search."""
 
@@ -28,7 +31,8 @@ class HeldOut:
     """What a split can be examined by.
 
     Args:
-        written: audio against its texts; None where too few clips have one.
+        written: audio against its texts, with those of the other splits as distractors; None where too few clips have
+            one.
         spoken: audio against the same said by a clip in the translation's language; None where there is none.
         left_out: clips that lack a text which others have.
     """
@@ -62,6 +66,7 @@ def held_out(clips: pl.DataFrame, split: str) -> HeldOut:
     written = TestSet(
         tuple(_clip(row, "transcription" in sides) for row in whole),
         tuple(_translation(row) for row in whole) if "translation" in sides else None,
+        distractors=_distractors(clips.filter(pl.col("split") != split), sides),
     )
     return HeldOut(written, _spoken(rows), len(rows) - len(whole))
 
@@ -93,6 +98,20 @@ def examine(
         for reason, count in embedded.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + count
     return outcomes, rejected
+
+
+def _distractors(others: pl.DataFrame, sides: Sequence[str]) -> tuple[Sentence, ...]:
+    """Texts that no clip of the split has to find, to make the search harder: chosen by a hash, so always the same."""
+    languages = {"transcription": "language", "translation": "translation_language"}
+    texts = pl.concat(
+        [others.select(text=pl.col(side), language=pl.col(languages[side])) for side in sides], how="vertical"
+    )
+    unique = texts.drop_nulls("text").unique().sort(pl.col("text").map_elements(_place, pl.String), "language")
+    return tuple(Sentence(text, language) for text, language in unique.head(MOST_DISTRACTORS).iter_rows())
+
+
+def _place(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _known(rows: Sequence[dict[str, Any]], side: str) -> int:

@@ -112,6 +112,12 @@ class Roll:
         """float16 (rows, dimension): all vectors in one array, copied when they are first asked for."""
         return self.stack[:]
 
+    @cached_property
+    def version(self) -> str:
+        """Changes with any block: which vectors, in which order. It does not depend on how the index came to be."""
+        told = self.blocks.select(self.layout.block, "data_version", "rows").rows()
+        return hashlib.blake2b(repr((self.encoder, told)).encode(), digest_size=6).hexdigest()
+
     @property
     def versions(self) -> npt.NDArray[np.int64]:
         """int64 (rows,): a number for the data version of each row's block."""

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from speech_mining.errors import JudgementError
+from speech_mining.errors import SpeechMiningError
 
 RIGHT, PARTLY, WRONG, SKIPPED, WITHDRAWN = "right", "partly", "wrong", "skipped", "withdrawn"
 VERDICTS = (RIGHT, PARTLY, WRONG)
@@ -28,6 +29,10 @@ SAID = (*VERDICTS, SKIPPED, WITHDRAWN)
 FORMAT = 1
 MOST_JUDGE_LETTERS = 100
 _TEXTS = ("kind", "language_pair", "source", "target", "verdict", "judge", "at", "corpus", "pairs")
+
+
+class JudgementError(SpeechMiningError):
+    """What is no judgement, or could not be kept."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Journal:
         Raises:
             JudgementError: it is none, or the disk does not take it.
         """
-        line = (json.dumps(asdict(_checked(asdict(said))), ensure_ascii=False, sort_keys=True) + "\n").encode()
+        line = _line_of(said)
         try:
             with self._turn, self._alone() as file:
                 self._mend(file)
@@ -134,16 +139,16 @@ class Journal:
         return Judged(tuple(lines), tuple(bad))
 
     @contextmanager
-    def _alone(self) -> Iterator[BinaryIO]:
+    def _alone(self) -> Iterator[FileIO]:
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if new:
                 _sync_folder(self.path.parent)
-            yield file  # type: ignore[misc]
+            yield file
 
-    def _mend(self, file: BinaryIO) -> None:
+    def _mend(self, file: FileIO) -> None:
         """End the last line where a kill, or an editor, left it open.
 
         A whole judgement gets the line break it lacks. The beginning of one was never acknowledged: it moves to a file
@@ -156,14 +161,22 @@ class Journal:
             _judgement(torn)
         except ValueError:
             with self.torn.open("ab", buffering=0) as aside:
-                _written(aside, torn + b"\n")  # type: ignore[arg-type]
+                _written(aside, torn + b"\n")
             file.truncate(start)
             self.mended += len(torn)
         else:
             _written(file, b"\n")
 
 
-def _open_end(file: BinaryIO) -> tuple[bytes, int]:
+def _line_of(said: Judgement) -> bytes:
+    try:
+        checked = _checked(asdict(said))
+    except ValueError as problem:
+        raise JudgementError(f"That is no judgement: {problem}.") from problem
+    return (json.dumps(asdict(checked), ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def _open_end(file: FileIO) -> tuple[bytes, int]:
     """What stands behind the last line break, and where it begins."""
     end = file.seek(0, os.SEEK_END)
     tail, start = b"", end
@@ -175,7 +188,7 @@ def _open_end(file: BinaryIO) -> tuple[bytes, int]:
     return kept, end - len(kept)
 
 
-def _written(file: BinaryIO, content: bytes) -> None:
+def _written(file: FileIO, content: bytes) -> None:
     """Append and sync; what a full disk took of it is taken back, so that the next line begins on its own."""
     before = file.seek(0, os.SEEK_END)
     try:
@@ -228,7 +241,7 @@ def _judgement(content: bytes) -> Judgement:
 def _checked(told: dict[str, Any]) -> Judgement:
     strange = [name for name in _TEXTS if not isinstance(told.get(name), str)]
     if strange:
-        raise JudgementError(f"{strange[0]} is missing or no text", expected=f"texts named {', '.join(_TEXTS)}")
+        raise ValueError(f"{strange[0]} is missing or no text")
     for name, right in (
         ("verdict", told["verdict"] in SAID),
         ("source", told["source"].isascii() and told["source"].isdigit()),
@@ -239,7 +252,7 @@ def _checked(told: dict[str, Any]) -> Judgement:
         ("format", told.get("format") == FORMAT),
     ):
         if not right:
-            raise JudgementError(f"{name} is {str(told.get(name))[:40]!r}", expected=_EXPECTED[name])
+            raise ValueError(f"{name} is {str(told.get(name))[:40]!r}, not {_EXPECTED[name]}")
     return Judgement(**{name: told[name] for name in _TEXTS}, score=float(told["score"]))
 
 

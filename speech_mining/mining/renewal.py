@@ -57,6 +57,9 @@ class Renewed:
     left_out: int
     """Recurring segments, and repeated sentences, that took no part."""
     encoders: tuple[str, str]
+    """Name and version of what embedded each side."""
+    rolls: tuple[str, str]
+    """Version of each side's roll."""
 
 
 def renew(
@@ -89,7 +92,8 @@ def renew(
     else:
         state, began = _read(kept, encoders, request)
         found, work = _in_steps(kept, encoders, state, (source, target), request, tell)
-    return Renewed(found, source.ids, target.ids, work, began, left_out, encoders)
+    versions = (rolls[0][0].version, rolls[1][0].version)
+    return Renewed(found, source.ids, target.ids, work, began, left_out, encoders, versions)
 
 
 def _approximate(source: Side, target: Side, request: Request) -> tuple[Neighbours, Work]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from types import MappingProxyType
 
 import polars as pl
 
@@ -40,21 +42,31 @@ class Listed:
     changed: Mapping[str, tuple[str, ...]]
 
 
-def list_again(lake: Lake, addresses: Mapping[str, Sequence[str]], format: str) -> Listed:
+def list_again(
+    lake: Lake,
+    addresses: Mapping[str, Sequence[str]],
+    format: str,
+    metas: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Listed:
     """List every address, and keep what was found.
 
     Args:
         lake: where it is kept.
         addresses: language → files, folders, globs, lists of files or URLs.
         format: of all shards, or "auto".
+        metas: language → where the meta files of each of its addresses are, in the same order; see `list_shards`.
 
     Raises:
         ShardError: an address holds nothing, or cannot be reached.
-        SettingsError: two addresses of a language name the same shard.
+        SettingsError: two addresses of a language name the same shard, or there are more or fewer meta files.
     """
     kept = lake.find(LAYER)
     before = kept.read_table(TABLE, SHARDS) if kept else pl.DataFrame(schema=dict(SHARDS))
-    found = [shard for language in sorted(addresses) for shard in _of_language(addresses[language], language, format)]
+    found = [
+        shard
+        for language in sorted(addresses)
+        for shard in _of_language(addresses[language], language, format, metas.get(language, ()))
+    ]
     table = pl.DataFrame([_row(shard) for shard in found], schema=dict(SHARDS), orient="row")
     with lake.replace(LAYER) as new:
         new.write_table(TABLE, table, SHARDS)
@@ -80,8 +92,12 @@ def known_shard(lake: Lake, language: str, name: str) -> Shard:
     return Shard(name, row["address"], language, row["bytes"], row["version"], row["format"], row["meta"])
 
 
-def _of_language(addresses: Sequence[str], language: str, format: str) -> list[Shard]:
-    shards = [shard for address in addresses for shard in list_shards(address, language, format=format)]
+def _of_language(addresses: Sequence[str], language: str, format: str, metas: Sequence[str]) -> list[Shard]:
+    shards = [
+        shard
+        for address, meta in zip_longest(addresses, metas, fillvalue="")
+        for shard in list_shards(address, language, format=format, meta=meta)
+    ]
     names = [shard.name for shard in shards]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

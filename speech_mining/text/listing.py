@@ -33,7 +33,7 @@ class Shard:
     address: str
     language: str  # ISO 639-3
     bytes: int  # 0: its server does not tell
-    version: str  # what tells one content from another: an ETag, else size and time of change
+    version: str  # what tells one content from another: an ETag, else size and time of change; its meta file's too
     format: str = "auto"
     meta: str = ""
 
@@ -64,11 +64,36 @@ def list_shards(address: str, language: str, *, format: str = "auto", meta: str 
     if twice:
         raise ShardError(f"{address} names {twice[0]} twice.", expected="each file once")
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
-        facts = list(threads.map(_size_and_version, addresses))
+        facts = list(threads.map(_size_and_version, addresses, metas))
     return [
         Shard(shard_name(one), one, language, size, version, format, about)
         for one, about, (size, version) in zip(addresses, metas, facts, strict=True)
     ]
+
+
+def refuse_changed(shard: Shard, when: str) -> None:
+    """Hold a shard against what it was when it was listed; one that has no version is taken as it is.
+
+    Args:
+        shard: as it was listed.
+        when: the change must have come, as the error says it.
+
+    Raises:
+        ShardError: its file, or its meta file, is another one now, or is gone.
+    """
+    if not shard.version:
+        return
+    for address in filter(None, (shard.address, shard.meta)):
+        _forget_what_was_listed(address)
+    try:
+        _, version = _size_and_version(shard.address, shard.meta)
+    except ShardError as problem:
+        if not isinstance(problem.__cause__, FileNotFoundError):
+            raise
+        raise _no_longer_as_listed(shard, f"is gone {when}", "it was removed or renamed") from problem
+    if version != shard.version:
+        found = f"has changed {when}: {shard.version} became {version}"
+        raise _no_longer_as_listed(shard, found, "something writes to it")
 
 
 def shard_name(address: str) -> str:
@@ -92,6 +117,7 @@ def _addresses(address: str) -> list[str]:
     if address.split("?")[0].endswith(_LISTS):
         return list(_of_list(address))
     system, path = file_system(address)
+    system.invalidate_cache()
     try:
         if any(letter in path for letter in "*[") and not system.exists(path):
             found: Sequence[str] = [one for one in system.glob(path) if not system.isdir(one)]
@@ -141,7 +167,27 @@ def _absolute(system: Any, path: str) -> str:
     return str(Path(path).absolute()) if "file" in protocols else str(system.unstrip_protocol(path))
 
 
-def _size_and_version(address: str) -> tuple[int, str]:
+def _no_longer_as_listed(shard: Shard, found: str, cause: str) -> ShardError:
+    return ShardError(
+        f"{shard.address} {found}.",
+        expected="the file that was listed, from its first byte to its last",
+        cause=cause,
+        fix="list the shards again (materialize text_shards) once the file is at rest",
+    )
+
+
+def _forget_what_was_listed(address: str) -> None:
+    """Object stores remember listings for the life of a process."""
+    system, path = file_system(address)
+    system.invalidate_cache(system._parent(path))
+
+
+def _size_and_version(address: str, meta: str = "") -> tuple[int, str]:
+    size, version = _of_file(address)
+    return size, f"{version} {_of_file(meta)[1]}" if meta else version
+
+
+def _of_file(address: str) -> tuple[int, str]:
     system, path = file_system(address)
     try:
         facts = system.info(path)

@@ -121,16 +121,19 @@ def _streamed(
             yield from _records(numbered_lines(stream, tell, most_line_bytes), name, tell)
         else:
             told = _Told(tell)
-            passages = _plain(numbered_lines(stream, told, most_line_bytes), name, kind == "lines")
+            passages = _plain(numbered_lines(stream, told, most_line_bytes), name, kind == "lines", told)
             if meta:
                 about = opened.enter_context(unpacked(meta, lambda _: None))
                 passages = _with_meta(passages, numbered_lines(about, _refuse), told, meta)
             yield from passages
 
 
-def _plain(found: Iterator[tuple[int, bytes]], name: str, sentences: bool) -> Iterator[Passage]:
+def _plain(found: Iterator[tuple[int, bytes]], name: str, sentences: bool, tell: Tell) -> Iterator[Passage]:
     for number, line in found:
-        yield Passage(_text(line), name, number, None, sentences)
+        if b"\0" in line:  # UTF-16 that does not say so would read as l e t t e r s, of which the most are kept
+            tell(Unread("malformed", number, len(line), "NUL bytes: a binary file, or UTF-16"))
+        else:
+            yield Passage(_text(line), name, number, None, sentences)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from speech_mining.atomic import replacing
 from speech_mining.progress import Progress, silent
 from speech_mining.records import Schema
 from speech_mining.text.cleaning import Cleaning, Dropped, Kept, clean
+from speech_mining.text.listing import refuse_changed
 from speech_mining.text.readers import Shard, Unread, open_shard
 from speech_mining.text.sentences import SENTENCES, sentence_ids
 
@@ -61,7 +62,7 @@ def clean_shard(
         progress: told the bytes read of the packed shard.
 
     Raises:
-        ShardError: see `open_shard`.
+        ShardError: see `open_shard`; or the shard is not, or no longer, the file that was listed.
     """
     tally = _Tally()
     frames = list(_frames(shard, language or shard.language, config, tally, progress))
@@ -121,6 +122,7 @@ class _Tally:
 def _frames(
     shard: Shard, language: str, config: Cleaning | None, tally: _Tally, progress: Progress
 ) -> Iterator[pl.DataFrame]:
+    refuse_changed(shard, "since it was listed")
     passages = open_shard(shard.address, format=shard.format, meta=shard.meta, tell=tally.unread, progress=progress)
     rows: list[Kept] = []
     for one in clean(passages, language, config):
@@ -135,6 +137,7 @@ def _frames(
             rows = []
     if rows:
         yield _frame(rows, language)
+    refuse_changed(shard, "while it was read")
 
 
 def _frame(rows: list[Kept], language: str) -> pl.DataFrame:

@@ -37,7 +37,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 UnreadReason: TypeAlias = Literal[
     "too_long_line",  # longer than a reader may hold in memory
-    "malformed",  # not JSON, no text among its keys, no text of a web page
+    "malformed",  # not JSON, no text among its keys, no text of a web page, a line with NUL bytes
     "damaged",  # the rest of the shard: it is cut short or changed
 ]
 Item = TypeVar("Item")

@@ -1,0 +1,70 @@
+"""Which pair is heard next: every score band gets its turn, and within a band chance decides, by a seed.
+
+What belongs here is order. A hundred judgements drawn evenly from all pairs would nearly all fall where pairs are
+many; accuracy by threshold needs them spread over the scores. What the spread costs is paid back in `accuracy`, where
+each judgement weighs as many pairs as it stands for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = "1"
+STEPS = 20
+Scores = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Bands of scores, a hundredth wide, from the floor upward; the last is open.
+
+    They depend on the floor alone, never on the pairs: what was judged stays in its band when the corpus grows.
+    """
+
+    floor: float
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Where each band begins, as the decimals they are written as: the thresholds there are figures for."""
+        lowest = int(np.floor(self.floor * 100 + 1e-9))
+        return tuple((lowest + step) / 100 for step in range(STEPS + 1))
+
+    def of(self, scores: Scores) -> Numbers:
+        """The band of each score, from 0; below the floor still the first."""
+        found = np.searchsorted(self.edges, scores, side="right") - 1
+        return np.asarray(np.maximum(found, 0), np.int64)
+
+
+def listening_order(scores: Scores, sources: Sequence[str], targets: Sequence[str], bands: Bands, seed: int) -> Numbers:
+    """Rows in the order in which they are to be heard: round after round, one of each band that has any left.
+
+    A pair's draw is a hash of the seed and its two ids: pairs that come later take places between, and change nothing
+    in the order of those that were there.
+
+    Args:
+        scores: float64 (n,).
+        sources: ids of the source sides.
+        targets: ids of the target sides.
+        bands: of the scores.
+        seed: another one draws others.
+
+    Returns:
+        int64 (n,), each row once.
+    """
+    draws = np.array([_draw(seed, *ids) for ids in zip(sources, targets, strict=True)], np.uint64)
+    of_band = bands.of(scores)
+    by_draw = np.lexsort((draws, of_band))
+    begins = np.searchsorted(of_band[by_draw], np.arange(STEPS + 1))
+    rounds = np.arange(len(by_draw)) - begins[of_band[by_draw]]
+    # best scores first in each round: a listener begins with what a translation sounds like
+    return np.asarray(by_draw[np.lexsort((-of_band[by_draw], rounds))], np.int64)
+
+
+def _draw(seed: int, source: str, target: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{source}/{target}".encode(), digest_size=8).digest(), "big")
