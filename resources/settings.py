@@ -273,6 +273,50 @@ class TextSettings(_Strict):
         return self
 
 
+class QualitySettings(_Strict):
+    """What the checks of quality let pass."""
+
+    score_shift: float = Field(
+        0.01, ge=0, description="How far a corpus' scores may move from the last accepted one: mean of nine deciles."
+    )
+    lost_share: float = Field(0.1, ge=0, le=1, description="Share of pairs and hours that mining again may lose.")
+    length_factor: float = Field(
+        1.5, gt=1, description="A pair is odd whose ratio of lengths is so many times the usual one of the languages."
+    )
+    odd_lengths_share: float = Field(0.05, ge=0, le=1, description="Share of odd pairs above which a check warns.")
+    least_level_dbfs: float = Field(-50.0, le=0, description="A span of a corpus is silent below this level.")
+    clipped_share: float = Field(0.001, gt=0, le=1, description="A span is clipped with such a share at full scale.")
+    heard_recordings: int = Field(8, ge=0, description="Recordings of each side that are decoded to look for clipping.")
+
+
+class ExportSettings(_Strict):
+    """In which formats corpora are exported whenever they change, and what is held out of them."""
+
+    formats: tuple[Literal["hugging-face", "lhotse-shar", "web-dataset", "fairseq", "nemo", "links"], ...] = Field(
+        (), description="Formats of the export assets; none: no asset."
+    )
+    dev_share: float = Field(0.05, ge=0, lt=0.5, description="Audiobooks and readers held out for dev.")
+    test_share: float = Field(0.05, ge=0, lt=0.5, description="Audiobooks and readers held out for test.")
+
+
+class PublishedSettings(_Strict):
+    """A manifest that others have published, to hold ours against."""
+
+    manifest: Path = Field(description="A table, plain or gzipped, its first column the score.")
+    pair: str = Field(pattern=r"^[a-z]{3}-[a-z]{3}$", description="Languages of its sides, as a pair that is mined.")
+    source: str = Field("", description="Column of the source side; empty: nothing is compared but rows.")
+    target: str = Field("", description="Column of the target side.")
+    pattern: str = Field("", description="Regular expression of a cell, with the groups recording, start and end.")
+    unit: Literal["samples", "milliseconds", "seconds"] = Field("samples", description="Of start and end.")
+
+    @model_validator(mode="after")
+    def _readable(self) -> PublishedSettings:
+        given = [bool(self.source), bool(self.target), bool(self.pattern)]
+        if any(given) and not all(given):
+            raise ValueError("source, target and pattern belong together")
+        return self
+
+
 class PoolSettings(_Strict):
     """How many steps of a kind run at once on this instance."""
 
@@ -322,6 +366,11 @@ class Settings(BaseSettings):
     librivox: LibriVoxSettings = LibriVoxSettings()
     storage: StorageSettings = StorageSettings()
     ingest: IngestSettings = IngestSettings()
+    quality: QualitySettings = QualitySettings()
+    exports: ExportSettings = ExportSettings()
+    published: dict[StudentName, PublishedSettings] = Field(
+        default_factory=dict, description="Name → a manifest of others, to compare with."
+    )
     pools: PoolSettings = PoolSettings()
     catalogue_cron: str = Field("0 1 * * *", description="When the catalogue is read again.")
     remine_cron: str = Field("0 3 * * 1", description="When languages with new audiobooks are indexed and mined.")

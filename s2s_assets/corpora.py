@@ -181,11 +181,12 @@ def _figures(
             "Sum counts every pair, union every stretch of speech once, post-processed what is left of the best first.",
         ),
     }
+    silent = {"source", "target"} - set(kind.spoken)
     return {
         "dagster/row_count": corpus.height,
         "threshold": threshold,
         **(spoken if kind.spoken else {}),
-        "hours": rows(by_threshold, limit=60),
+        "hours": rows(by_threshold.select(name for name in HOURS if name.partition("_")[0] not in silent), limit=60),
         "counts": counted(selected.counts),
         "sample": rows(corpus, limit=15),
     }

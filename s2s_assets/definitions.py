@@ -23,6 +23,8 @@ from s2s_assets.encoders import encoder_checks, encoders
 from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import neighbours, pairs
 from s2s_assets.pair_quality import pair_quality
+from s2s_assets.quality_checks import quality_checks
+from s2s_assets.quality_history import histories
 from s2s_assets.raw_audio import raw_audio
 from s2s_assets.report import quality_report, truth_comparison
 from s2s_assets.segments import segments, sounds_like_speech
@@ -44,6 +46,7 @@ def build(settings: Settings) -> dg.Definitions:
             asset_checks=[
                 *checks(settings),
                 *encoder_checks(settings),
+                *quality_checks(settings),
                 *(sounds_like_speech(language) for language in settings.languages),
                 recordings_speak_their_language(settings),
             ],
@@ -79,6 +82,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *text(settings),
         *by_pair,
         *pair_quality(settings),
+        *histories(settings),
         quality_report(settings),
         *compared,
     ]

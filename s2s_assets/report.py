@@ -133,7 +133,9 @@ def _figures(summary: Summary, hours: pl.DataFrame, threshold: float) -> dict[st
         "by_pair": rows(_pairs(summary), limit=100),
     }
     if hours.height:
-        total = hours.drop("language_pair").group_by("threshold").sum().sort("threshold")
+        # thresholds that some pair does not know are left out: a sum of some would mislead
+        known = hours.filter(pl.len().over("threshold") == len(summary.language_pairs))
+        total = known.drop("language_pair").group_by("threshold").sum().sort("threshold")
         image = as_markdown_image(plot_hours(total, threshold, title="all pairs"))
         figures["hours_per_threshold"] = plot(image)
         figures["hours"] = rows(total, limit=60)

@@ -5,6 +5,7 @@ What belongs here is the layers; formats, cleaning and repeats are `speech_minin
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -130,7 +131,8 @@ def text_sentences(language: str, text: TextSettings) -> dg.AssetsDefinition:
         """Clean sentences of one language, each with the document, line and offset it comes from.
 
         Paragraphs are split, control characters and quotes around sentences removed, boilerplate, other languages and
-        what is too short or long dropped: every drop has a counted reason.
+        what is too short or long dropped: every drop has a counted reason. A shard that an earlier run cleaned by the
+        same rules, such as one that was killed later on, is not read again.
         """
         each_partition(context, lambda shard: _clean(storage.lake, language, shard, text), _ERRORS, "shards")
 
@@ -262,23 +264,35 @@ def _forget(lake: Lake, language: str, gone: list[str]) -> None:
 
 def _clean(lake: Lake, language: str, name: str, text: TextSettings) -> Mapping[str, Any]:
     from speech_mining.text.known_shards import known_shard
+    from speech_mining.text.listing import refuse_changed
     from speech_mining.text.rules import Cleaning
-    from speech_mining.text.shard import DROPPED, write_clean_shard
+    from speech_mining.text.shard import DROPPED, made_with, write_clean_shard
 
-    shard = known_shard(lake, language, name)
-    with lake.replace(SENTENCES, language, name) as new:
-        cleaned = write_clean_shard(shard, language, Cleaning(**text.cleaning), out=new.path(FILE))
-        new.write_table(DROPPED_FILE, cleaned.dropped, DROPPED)
-        new.write_json(RECORD, {"address": shard.address, "version": shard.version, "kept": cleaned.kept})
-    dropped = cleaned.dropped
+    shard, config = known_shard(lake, language, name), Cleaning(**text.cleaning)
+    refuse_changed(shard, "since it was listed")  # also where an earlier run cleaned what was listed
+    made_by = {**asdict(shard), "cleaning": asdict(config), "made_with": made_with()}
+    kept = lake.find(SENTENCES, language, name)
+    there = kept is not None and kept.read_json(RECORD).get("made_by") == made_by
+    if not there:
+        with lake.replace(SENTENCES, language, name) as new:
+            cleaned = write_clean_shard(shard, language, config, out=new.path(FILE))
+            new.write_table(DROPPED_FILE, cleaned.dropped, DROPPED)
+            counts = {"kept": cleaned.kept, "characters": cleaned.characters}
+            new.write_json(RECORD, {"address": shard.address, "made_by": made_by, **counts})
+    return {**_sentence_figures(lake, language, name), "cleaned": "by an earlier run" if there else "now"}
+
+
+def _sentence_figures(lake: Lake, language: str, name: str) -> dict[str, Any]:
+    partition = lake.partition(SENTENCES, language, name)
+    record, dropped = partition.read_json(RECORD), partition.read_frame(DROPPED_FILE)
     return {
-        "dagster/row_count": cleaned.kept,
-        "characters": cleaned.characters,
-        "address": shard.address,
+        "dagster/row_count": record["kept"],
+        "characters": record["characters"],
+        "address": record["address"],
         "dropped": int(dropped["sentences"].sum()),
         "dropped_by_reason": counted(dict(dropped.select("reason", "sentences").iter_rows())),
         "dropped_examples": rows(dropped, limit=40),
-        "data_version": lake.partition(SENTENCES, language, name).data_version,
+        "data_version": partition.data_version,
     }
 
 

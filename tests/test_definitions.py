@@ -21,8 +21,12 @@ from s2s_assets.definitions import build
 
 LANGUAGES = ("deu", "eng", "fra", "spa")
 TEXT_LAYERS = ("text_sentences", "text_duplicates", "text_embeddings", "text_index")
-PAIR_LAYERS = ("neighbours", "pairs", "corpus")
-BLOCKING = {f"{kind}_pairs": ("durations_within_bounds", "scores_reach_the_floor") for kind in ("s2s", "s2t")}
+PAIR_LAYERS = ("neighbours", "pairs", "corpus", "history")
+OF_CORPORA = ("no_overlap", "one_to_one", "scores_reach_the_threshold", "corpus_is_steady", "no_preambles")
+BLOCKING = {
+    **{f"{kind}_pairs": ("durations_within_bounds", "scores_reach_the_floor") for kind in ("s2s", "s2t")},
+    **{f"{kind}_corpus": OF_CORPORA for kind in ("s2s", "s2t")},
+}
 HEAVY = ("torch", "fairseq2", "faiss", "av", "onnxruntime", "sonar", "numba", "matplotlib", "httpx", "duckdb")
 
 

@@ -386,3 +386,19 @@ def test_settings_in_force_here_have_no_part_in_it(run: Run, tmp_path: Path, mon
     code, out, error = run("c.yaml")
     assert code == 0, error
     assert tomllib.loads(out[: out.index("Carried")]) == {"mining": {"threshold": 1.1}}
+
+
+def test_meta_files_belong_to_the_shards_of_their_language(tmp_path: Path) -> None:
+    text = """
+        src_lang: deu
+        tgt_lang: eng
+        embed_text: {encoder: {_target_: a.SonarTextEncoder, _name: basic}}
+        data: {shard_glob: "/d/{lang}.*.xz", meta_glob: "/d/meta.{lang}.*.xz"}
+        lang_configs: {eng: {data: {meta_glob: "/m/*.xz"}}}
+    """
+    found = imported(text, tmp_path)
+    assert found.settings["text"]["shards"] == {"deu": ["/d/deu.*.xz"], "eng": ["/d/eng.*.xz"]}
+    assert found.settings["text"]["meta"] == {"deu": ["/d/meta.deu.*.xz"], "eng": ["/m/*.xz"]}
+    became = {row.key: row.became for row in found.told}
+    assert became["lang_configs.eng.data.meta_glob"] == "text.meta.eng" and became["data.meta_glob"] == "text.meta.deu"
+    assert Settings.model_validate(found.settings).text.meta["eng"] == ("/m/*.xz",)

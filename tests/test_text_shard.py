@@ -98,8 +98,7 @@ def test_a_damaged_shard_is_cleaned_as_far_as_it_goes_and_says_so(tmp_path: Path
 def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     out = tmp_path / "o.parquet"
     out.write_bytes(b"old")
-    shard = shard_of(tmp_path / "s.txt", "\n".join(paragraphs(10)).encode())
-    Path(shard.address).write_bytes(b"\xff\xfeutf-16")
+    shard = shard_of(tmp_path / "s.txt", b"\xff\xfeutf-16")
     with pytest.raises(Exception, match="UTF-16"):
         write_clean_shard(shard, out=out)
     assert out.read_bytes() == b"old" and sorted(tmp_path.iterdir()) == [out, tmp_path / "s.txt"]

@@ -194,6 +194,11 @@ def test_masks_are_drawn_by_seed_and_row_and_not_by_what_is_beside() -> None:
     assert not span_mask([50], 50, 0.0, 5, (1, 2)).any()
 
 
+def test_spans_that_together_cover_a_row_leave_a_place_of_it() -> None:
+    mask = span_mask([3] * 300, 3, 1.0, 2, (0,))
+    assert mask.sum(1).max() == 2  # two spans of 2 cover 3 places in many of the rows
+
+
 def test_masks_cover_about_the_share_that_is_asked_for() -> None:
     mask = span_mask([1000] * 200, 1000, 0.05, 10, (0,))
     assert mask.mean() == pytest.approx(0.05, abs=0.003)

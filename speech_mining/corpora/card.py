@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -58,19 +58,29 @@ class Lineage:
         return asdict(self)
 
 
-def lineage_of(
-    lake: Lake, corpus: Partition, kind: Kind, pair: str, rows: pl.DataFrame, shares: Shares
-) -> Lineage:
+def lineage_of(lake: Lake, corpus: Partition, kind: Kind, pair: str, rows: pl.DataFrame, shares: Shares) -> Lineage:
     """Gather what a corpus tells of itself, over rows that know their split."""
     pairs = lake.find(kind.layer("pairs"), pair)
+    made = lineage_of_rows(
+        kind, pair, rows, shares, corpus_version=corpus.data_version, selection=corpus.read_json("selection.json")
+    )
+    if pairs is None:
+        return made
+    return replace(made, pairs_version=pairs.data_version, scoring=pairs.read_json("scoring.json"))
+
+
+def lineage_of_rows(
+    kind: Kind, pair: str, rows: pl.DataFrame, shares: Shares, *, corpus_version: str, selection: Mapping[str, Any]
+) -> Lineage:
+    """What rows tell by themselves: splits, hours, readers, licences."""
     spoken = kind.spoken
     return Lineage(
         kind=kind.name,
         pair=pair,
-        corpus_version=corpus.data_version,
-        pairs_version=pairs.data_version if pairs else None,
-        selection=corpus.read_json("selection.json"),
-        scoring=pairs.read_json("scoring.json") if pairs else {},
+        corpus_version=corpus_version,
+        pairs_version=None,
+        selection=selection,
+        scoring={},
         shares={"dev": shares.dev, "test": shares.test},
         splits_version=splits.VERSION,
         counts=splits.counted(rows),
@@ -85,7 +95,9 @@ def plain(text: str) -> str:
     """A name from outside as text of a page: no markup, one line, no marks that turn a line around, not too long."""
     line = _INVISIBLE.sub(" ", text)
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return re.sub(
+        r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
 
 
 def card(lineage: Lineage, *, header: str = "", reading: str = "") -> str:
@@ -122,7 +134,9 @@ def _title(lineage: Lineage) -> str:
 
 
 def _made(lineage: Lineage) -> str:
-    return f"Score at least {lineage.selection.get('threshold')}; corpus version `{lineage.corpus_version}`."
+    threshold = lineage.selection.get("threshold")
+    score = "" if threshold is None else f"Score at least {threshold}; "
+    return f"{score}version `{lineage.corpus_version}`."
 
 
 def _split_table(lineage: Lineage) -> str:

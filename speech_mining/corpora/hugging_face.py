@@ -28,9 +28,10 @@ def write(material: Material, folder: Path, *, shard_bytes: int = SHARD_BYTES) -
     """Write `data/train-00000-of-00001.parquet` and so on, and `README.md`."""
     schema = _schema(material)
     for split in material.splits:
-        shards = list(sharded(material.rows(split), shard_bytes))
-        for number, rows in enumerate(shards):
-            name = f"{SPLIT_NAMES[split]}-{number:05d}-of-{len(shards):05d}.parquet"
+        # counted first: a shard's name says how many there are, and only one shard's rows fit in memory
+        count = sum(1 for _ in sharded(material.rows(split), shard_bytes))
+        for number, rows in enumerate(sharded(material.rows(split), shard_bytes)):
+            name = f"{SPLIT_NAMES[split]}-{number:05d}-of-{count:05d}.parquet"
             _write_shard(material, rows, schema, folder / "data" / name)
     page = card(material.lineage, header=_header(material), reading=_READING)
     (folder / "README.md").write_text(page, "utf-8")

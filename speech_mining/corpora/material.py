@@ -7,10 +7,10 @@ format: `hugging_face`, `web_dataset`, `fairseq`, `nemo`, `lhotse_shar`, `links`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -20,11 +20,13 @@ from speech_mining.corpora.cutting import Clip, Clips, Recording, Span
 from speech_mining.corpora.manifest import read_corpus
 from speech_mining.corpora.splits import BETWEEN, SPLITS, Shares, with_splits
 from speech_mining.errors import LakeError
-from speech_mining.lake import Lake
+from speech_mining.lake import Lake, Partition
 from speech_mining.mining.kinds import Kind
 from speech_mining.progress import Progress, silent
 from speech_mining.records import RECORDINGS, item_column
 
+_Held: TypeAlias = tuple[dict[str, Any], Partition]
+"""A row of `records.RECORDINGS`, and the partition that holds its file."""
 SHORT = {"source": "src", "target": "tgt"}
 """What formats of the field call the two sides."""
 
@@ -79,14 +81,19 @@ class Material:
         """The corpus' own columns."""
         return [name for name in self.frame.columns if name not in {"id", "split"}]
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Rows of a split, by decreasing score."""
-        for told in self.frame.filter(pl.col("split") == split).iter_rows(named=True):
-            yield Row(told.pop("id"), told.pop("split"), told, {side: self._clip(side, told) for side in self.kind.spoken})
+    def rows(self, split: str | None = None) -> Iterator[Row]:
+        """Rows of a split, or of all, by decreasing score; one at a time, since a million of them are 3 GB."""
+        frame = self.frame if split is None else self.frame.filter(pl.col("split") == split)
+        for told in frame.iter_rows(named=True):
+            clips = {side: self._clip(side, told) for side in self.kind.spoken} if self.clips.of_recording else {}
+            yield Row(told.pop("id"), told.pop("split"), told, clips)
+
+    def hash_of(self, side: str, told: Mapping[str, Any]) -> str:
+        """The hash of the recording that a row's side lies in."""
+        return self.hashes[side, told[f"{side}_audiobook"], told[f"{side}_section"]]
 
     def _clip(self, side: str, told: Mapping[str, Any]) -> Clip:
-        sha256 = self.hashes[side, told[f"{side}_audiobook"], told[f"{side}_section"]]
-        return self.clips.of(sha256, told[f"{side}_start_sample"], told[f"{side}_end_sample"])
+        return self.clips.of(self.hash_of(side, told), told[f"{side}_start_sample"], told[f"{side}_end_sample"])
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,10 @@ class Planned:
     recordings: tuple[Recording, ...]
     hashes: Mapping[tuple[str, str, int], str]
     lineage: Lineage
+
+    def unheard(self) -> Planned:
+        """The same without clips, for a format that holds none."""
+        return replace(self, recordings=())
 
     def cut(self, store: Path, *, workers: int = 2, progress: Progress = silent) -> Material:
         """Cut what is not in the store yet; see `cutting.cut`."""
@@ -126,25 +137,25 @@ def plan(lake: Lake, kind: Kind, pair: str, shares: Shares) -> Planned:
 
 
 def with_ids(rows: pl.DataFrame, pair: str) -> pl.DataFrame:
-    """Name rows for ever: by the pair and both sides' segment or sentence. A name has no dot: WebDataset would cut it."""
+    """Name rows for ever: by the pair and both sides' items. No name has a dot: WebDataset would cut there."""
     names = [pl.col(item_column(rows.columns, side)) for side in ("source", "target")]
     hexed = [name.map_elements(lambda item: f"{item:016x}", return_dtype=pl.String) for name in names]
     return rows.with_columns(pl.concat_str(pl.lit(pair), *hexed, separator="-").alias("id"))
 
 
-def _recordings(lake: Lake, language: str, corpus: pl.DataFrame, side: str) -> list[tuple[dict[str, Any], Path]]:
-    """The recordings of the audiobooks that a side speaks of, each with its file."""
-    found = []
+def _recordings(lake: Lake, language: str, corpus: pl.DataFrame, side: str) -> list[_Held]:
+    """The recordings of the audiobooks that a side speaks of, each with the partition that holds its file."""
+    found: list[_Held] = []
     for audiobook in corpus[f"{side}_audiobook"].unique().sort():
         partition = lake.find("raw_audio", language, audiobook)
         if partition is None:
             raise _vanished(f"raw_audio of {language}/{audiobook} is not in the lake")
         for row in partition.read_table("recordings.parquet", RECORDINGS).iter_rows(named=True):
             found.append((row, partition))
-    return [(row, partition) for row, partition in found]  # type: ignore[misc]
+    return found
 
 
-def _readers(known: Mapping[str, Sequence[tuple[dict[str, Any], Any]]]) -> dict[str, list[str]]:
+def _readers(known: Mapping[str, Sequence[_Held]]) -> dict[str, list[str]]:
     readers: dict[str, list[str]] = {}
     for row, _ in (each for side in known.values() for each in side):
         readers.setdefault(row["audiobook"], []).append(row["readers"])
@@ -152,11 +163,11 @@ def _readers(known: Mapping[str, Sequence[tuple[dict[str, Any], Any]]]) -> dict[
 
 
 def _wanted(
-    rows: pl.DataFrame, known: Mapping[str, Sequence[tuple[dict[str, Any], Any]]], languages: Mapping[str, str]
+    rows: pl.DataFrame, known: Mapping[str, Sequence[_Held]], languages: Mapping[str, str]
 ) -> tuple[tuple[Recording, ...], dict[tuple[str, str, int], str]]:
     """The recordings to cut, each once with the spans of both sides, by hash; and which recording a row means."""
     spans: dict[str, set[Span]] = {}
-    places: dict[str, tuple[str, Any]] = {}
+    places: dict[str, tuple[str, Path]] = {}
     hashes: dict[tuple[str, str, int], str] = {}
     for side, recordings in known.items():
         by_place = {(row["audiobook"], row["section"]): (row, partition) for row, partition in recordings}
@@ -167,7 +178,10 @@ def _wanted(
                 raise _vanished(f"section {section} of {languages[side]}/{audiobook} is not in raw_audio")
             row, partition = by_place[audiobook, section]
             hashes[side, audiobook, section] = row["sha256"]
-            places[row["sha256"]] = (f"{languages[side]}/{audiobook}, section {section}", partition.local_path(row["file"]))
+            places[row["sha256"]] = (
+                f"{languages[side]}/{audiobook}, section {section}",
+                partition.local_path(row["file"]),
+            )
             spans.setdefault(row["sha256"], set()).update(group.select(ends).iter_rows())
     wanted = sorted(spans)
     return tuple(Recording(*places[sha], sha, tuple(sorted(spans[sha]))) for sha in wanted), hashes

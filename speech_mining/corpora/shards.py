@@ -14,7 +14,6 @@ from speech_mining.corpora.material import Row
 
 SHARD_BYTES = 400 * 2**20
 """What a shard's audio may have: some hundred MB, as trainers like it for shuffling and resuming."""
-_BLOCK = 512
 
 
 def sharded(rows: Iterable[Row], most_bytes: int) -> Iterator[list[Row]]:
@@ -42,7 +41,7 @@ class Tar:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
 
     def __enter__(self) -> Tar:
         return self

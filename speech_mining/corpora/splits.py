@@ -18,7 +18,8 @@ book that joins two components would move one of them. By this rule
 The price is the rows between. Of two sides, each with a share d held out, (1-d)² are for training and about 2d(1-d)
 are between: with 5 % dev and 5 % test of solo readings, 81 % train, 0.25 % dev, 0.25 % test, 18.5 % between.
 An audiobook is placed by its readers where it has one, so that a solo reading is one choice and not two; an audiobook
-of many is placed by its own name, and its sections whose readers are placed elsewhere are between.
+of many is placed by its own name, and its sections whose readers are placed elsewhere are between. When the first
+section by a second reader arrives, rows of that audiobook may become `between`; none comes into another split.
 A written side is not held apart: a sentence stands in one row of a corpus only.
 """
 

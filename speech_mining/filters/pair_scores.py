@@ -209,7 +209,8 @@ class _Side:
             if len(every) == len(own):
                 return every
             embedded = partition.read_table(self.layout.table, self.layout.items)[self.layout.id]
-            return every[embedded.is_in(own.to_list()).to_numpy()]
+            in_roll: npt.NDArray[np.float32] = every[embedded.is_in(own.to_list()).to_numpy()]
+            return in_roll
         if stated is None:
             raise EmbeddingError(
                 f"How long SONAR's vectors of {self.layout.block} {block} ({self.language}) were is not known.",

@@ -111,21 +111,19 @@ def accuracy_by_threshold(
     """
     rows = np.fromiter(judged, np.int64, len(judged))
     verdicts = np.array([VERDICTS.index(judged[row]) for row in judged], np.int64)
-    good = verdicts <= (VERDICTS.index(PARTLY) if partly_counts else VERDICTS.index(RIGHT))
-    of_pairs, of_rows = bands.of(scores), bands.of(scores[rows])
-    pairs_in = np.bincount(of_pairs, minlength=STEPS + 1)
+    good = verdicts <= VERDICTS.index(PARTLY if partly_counts else RIGHT)
+    of_rows = bands.of(scores[rows])
+    pairs_in = np.bincount(bands.of(scores), minlength=STEPS + 1)
     judged_in = np.bincount(of_rows, minlength=STEPS + 1)
     weights = pairs_in[of_rows] / judged_in[of_rows]
     found = []
     for band, threshold in enumerate(bands.edges):
-        if not (pairs := int(pairs_in[band:].sum())):
-            break
         above = of_rows >= band
-        counts = np.bincount(verdicts[above], minlength=len(VERDICTS))
-        covered = int(pairs_in[band:][judged_in[band:] > 0].sum())
+        right, partly, wrong = (int((verdicts[above] == verdict).sum()) for verdict in range(len(VERDICTS)))
+        pairs, covered = int(pairs_in[band:].sum()), int(pairs_in[band:][judged_in[band:] > 0].sum())
         share = _share(weights[above], good[above], confidence) if above.any() else None
-        found.append(AtThreshold(threshold, int(above.sum()), *map(int, counts), pairs, covered, share))
-    return found
+        found.append(AtThreshold(threshold, int(above.sum()), right, partly, wrong, pairs, covered, share))
+    return [at for at in found if at.pairs]
 
 
 def _share(weights: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], confidence: float) -> Interval:

@@ -7,6 +7,7 @@ cutting is the same as cutting first, so that at any threshold these are the pai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -47,20 +48,30 @@ class Candidates:
         source, _, target = self.language_pair.partition("-")
         return source, target
 
-    @property
+    @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
         """float64 (n,)."""
         return self.frame["score"].to_numpy()
 
-    @property
+    @cached_property
     def sources(self) -> list[str]:
         """Ids of the source sides, in decimal."""
         return list(map(str, self.frame[f"source_{self.kind.source_item}"].to_list()))
 
-    @property
+    @cached_property
     def targets(self) -> list[str]:
         """Ids of the target sides."""
         return list(map(str, self.frame[f"target_{self.kind.target_item}"].to_list()))
+
+    @cached_property
+    def pair_of(self) -> list[tuple[str, str]]:
+        """Row → ids of both sides."""
+        return list(zip(self.sources, self.targets, strict=True))
+
+    @cached_property
+    def row_of(self) -> dict[tuple[str, str], int]:
+        """Ids of both sides → row."""
+        return {pair: row for row, pair in enumerate(self.pair_of)}
 
     @property
     def bands(self) -> Bands:
@@ -90,27 +101,28 @@ def candidates(lake: Lake, kind: Kind, language_pair: str) -> Candidates:
     """
     mined = lake.partition(kind.layer("pairs"), language_pair)
     corpus = lake.find(kind.layer("corpus"), language_pair)
-    table = _filtered(lake, language_pair, mined.read_table("pairs.parquet", kind.pairs), corpus)
+    table = _filtered(lake, kind, language_pair, mined.read_table("pairs.parquet", kind.pairs), corpus)
     selected = select_non_overlapping(table).frame
     sides = _side(lake, kind, language_pair, selected, "source"), _side(lake, kind, language_pair, selected, "target")
+    scoring = mined.read_json("scoring.json")
     return Candidates(
         kind,
         language_pair,
-        corpus_frame(selected, *sides, language_pair),
-        floor=float(mined.read_json("scoring.json")["threshold"]),
+        corpus_frame(selected, *sides, language_pair, made_from=scoring),
+        floor=float(scoring["threshold"]),
         threshold=None if corpus is None else float(corpus.read_json("selection.json")["threshold"]),
         corpus="" if corpus is None else corpus.data_version,
         pairs=mined.data_version,
     )
 
 
-def _filtered(lake: Lake, pair: str, pairs: pl.DataFrame, corpus: Partition | None) -> pl.DataFrame:
+def _filtered(lake: Lake, kind: Kind, pair: str, pairs: pl.DataFrame, corpus: Partition | None) -> pl.DataFrame:
     """Pairs within the limits that the corpus was made with."""
     limits = FilterLimits(**(corpus.read_json("selection.json").get("limits", {}) if corpus else {}))
     if limits == FilterLimits() or corpus is None:
         return pairs
     columns = [name for name in corpus.read_frame("corpus.parquet").columns if name in FILTER_SCORES]
-    scored = with_scores(pairs, read_scores(lake, pair, columns))
+    scored = with_scores(pairs, read_scores(lake, pair, columns, kind))
     return within_limits(scored, limits).kept.select(pairs.columns)
 
 

@@ -5,19 +5,32 @@ What belongs here turns numbers into markup, the same text for the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 
 import polars as pl
 
 from speech_mining.listening.accuracy import AtThreshold
 
-WIDTH, HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 40
+WIDTH, HEIGHT = 640, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 30, 46
 _COUNTS = 34  # height of the bars that tell how many pairs were judged
 _WAYS = {"sum": "sum", "union": "union", "postprocessed": "post-processed"}
 _STEPS = (1, 2, 2.5, 5, 10)
+_VARIABLE = re.compile(r"var\(--([a-z-]+)\)")
+_LIGHT = {
+    "quiet": "#667080",
+    "rule": "#e3e1dc",
+    "accent": "#2767a5",
+    "accent-soft": "#dbe8f4",
+    "right": "#2f7d4f",
+    "sum": "#8b95a3",
+    "union": "#2767a5",
+    "post": "#b23a48",
+}
 
 Point = tuple[float, float]
 
@@ -70,8 +83,8 @@ def accuracy_chart(
         *_levels(axes, (0, 0.25, 0.5, 0.75, 1), lambda level: f"{level:.0%}"),
         *_thresholds(axes),
         *_judged(axes, curve),
-        *([_level(axes, precision)] if precision is not None else []),
         f'<polygon class="band" points="{axes.points(band)}"/>' if known else "",
+        *([_level(axes, precision)] if precision is not None else []),
         f'<polyline class="line" points="{axes.points((x, found.share) for x, found in known)}"/>' if known else "",
         *(_dot(axes, at) for at in curve if at.accuracy),
         *([_mark(axes, threshold, "in-force", f"in force {threshold:g}")] if threshold is not None else []),
@@ -88,6 +101,9 @@ def hours_chart(hours: pl.DataFrame, threshold: float | None, title: str) -> str
         hours: columns `quality.hours.HOURS`; a side of text has nulls, and no line.
         threshold: in force; a dotted line.
         title: what is read out.
+
+    Returns:
+        An `<svg>` and a list that explains its lines.
     """
     columns = [name for name in hours.columns if name.endswith("_h") and not hours[name].null_count()]
     most = max((float(hours[name].max() or 0) for name in columns), default=0.0)  # type: ignore[arg-type]
@@ -101,7 +117,7 @@ def hours_chart(hours: pl.DataFrame, threshold: float | None, title: str) -> str
                 points = axes.points(zip(at, (scale * hours[name]).to_list(), strict=True))
                 drawn.append(f'<polyline class="{way} {side}" points="{points}"/>')
     drawn += [_mark(axes, threshold, "in-force", f"in force {threshold:g}")] if threshold is not None else []
-    return _svg([*drawn, *_legend(columns)], title, "threshold (margin score)", f"speech ({unit})")
+    return _svg(drawn, title, "threshold (margin score)", f"speech ({unit})") + _legend(columns)
 
 
 def _svg(drawn: Sequence[str], title: str, across: str, up: str) -> str:
@@ -110,16 +126,16 @@ def _svg(drawn: Sequence[str], title: str, across: str, up: str) -> str:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         + "".join(drawn)
         + f'<text class="across" x="{middle}" y="{HEIGHT - 4}">{escape(across)}</text>'
-        + f'<text class="up" x="{_LEFT}" y="{_TOP - 4}">{escape(up)}</text></svg>'
+        + f'<text class="up" x="{_LEFT - 56}" y="{_TOP - 14}">{escape(up)}</text></svg>'
     )
 
 
-def _levels(axes: _Axes, levels: Iterable[float], tell: object) -> list[str]:
+def _levels(axes: _Axes, levels: Iterable[float], tell: Callable[[float], str]) -> list[str]:
     drawn = []
     for level in levels:
         y = axes.y(level)
         drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        drawn.append(f'<text class="side" x="{_LEFT - 8}" y="{y + 4}">{escape(tell(level))}</text>')  # type: ignore[operator]
+        drawn.append(f'<text class="side" x="{_LEFT - 8}" y="{y + 4}">{escape(tell(level))}</text>')
     return drawn
 
 
@@ -127,7 +143,7 @@ def _thresholds(axes: _Axes) -> list[str]:
     first, last = round(axes.low_x * 100), round(axes.high_x * 100)
     step = max(1, -(-(last - first) // 8))
     return [
-        f'<text class="below" x="{axes.x(value / 100)}" y="{HEIGHT - _BOTTOM + 16}">{value / 100:.2f}</text>'
+        f'<text class="below" x="{axes.x(value / 100)}" y="{HEIGHT - _BOTTOM + 18}">{value / 100:.2f}</text>'
         for value in range(first, last + 1, step)
     ]
 
@@ -144,7 +160,7 @@ def _judged(axes: _Axes, curve: Sequence[AtThreshold]) -> list[str]:
         f"<title>{at.judged} judged from {at.threshold:.2f}</title></rect>"
         for at in curve
     ]
-    return [*bars, f'<text class="side" x="{_LEFT - 8}" y="{base}">{most}</text>']
+    return [*bars, f'<text class="side" x="{_LEFT - 18}" y="{base}">{most}</text>']
 
 
 def _dot(axes: _Axes, at: AtThreshold) -> str:
@@ -152,7 +168,8 @@ def _dot(axes: _Axes, at: AtThreshold) -> str:
     if found is None:
         return ""
     told = f"from {at.threshold:.2f}: {found.share:.1%} ({found.low:.1%} to {found.high:.1%}), {at.judged} judged"
-    return f'<circle class="dot" cx="{axes.x(at.threshold)}" cy="{axes.y(found.share)}" r="3"><title>{told}</title></circle>'
+    x, y = axes.x(at.threshold), axes.y(found.share)
+    return f'<circle class="dot" cx="{x}" cy="{y}" r="3"><title>{told}</title></circle>'
 
 
 def _level(axes: _Axes, precision: float) -> str:
@@ -181,13 +198,22 @@ def _rounded(most: float) -> list[float]:
     return [round(step * count, 6) for count in range(int(most / step) + 1)]
 
 
-def _legend(columns: Sequence[str]) -> list[str]:
-    drawn, y = [], float(_TOP + 10)
-    for way, name in _WAYS.items():
-        for side in ("source", "target"):
-            if f"{side}_{way}_h" in columns:
-                x = WIDTH - 178
-                drawn.append(f'<line class="{way} {side}" x1="{x}" x2="{x + 24}" y1="{y - 4}" y2="{y - 4}"/>')
-                drawn.append(f'<text class="legend" x="{x + 32}" y="{y}">{name}, {side}</text>')
-                y += 15
-    return drawn
+def _legend(columns: Sequence[str]) -> str:
+    """Below the drawing, where it may wrap on a phone."""
+    known = [(way, side) for way in _WAYS for side in ("source", "target") if f"{side}_{way}_h" in columns]
+    items = "".join(
+        f'<li><svg class="chart swatch" viewBox="0 0 28 8" aria-hidden="true">'
+        f'<line class="{way} {side}" x1="1" x2="27" y1="4" y2="4"/></svg>{_WAYS[way]}, {side}</li>'
+        for way, side in known
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def accuracy_picture(curve: Sequence[AtThreshold], *, threshold: float | None, precision: float | None) -> str:
+    """The accuracy chart as an SVG file of its own, light, for places that have no style sheet of ours."""
+    style = resources.files("speech_mining.listening").joinpath("static/figures.css").read_text("utf-8")
+    light = _VARIABLE.sub(lambda found: _LIGHT.get(found[1], "#000"), style[style.index(".chart {") :])
+    chart = accuracy_chart(curve, threshold=threshold, precision=precision)
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
+    drawn = chart.replace('class="chart"', f'class="chart" {size}', 1)
+    return drawn.replace(">", f'><style>{light}</style><rect width="100%" height="100%" fill="#fff"/>', 1)

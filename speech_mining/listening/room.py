@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,10 @@ from speech_mining.listening.judgements import (
     SAID,
     VERDICTS,
     WRONG,
+    Journal,
     Judged,
     Judgement,
     JudgementError,
-    Journal,
     strictest,
 )
 from speech_mining.listening.sampling import listening_order
@@ -71,17 +72,6 @@ class Room:
         """Rows of the candidates, as they are to be heard."""
         found = self.candidates
         return listening_order(found.scores, found.sources, found.targets, found.bands, self.seed)
-
-    @cached_property
-    def row_of(self) -> Mapping[tuple[str, str], int]:
-        """Ids of both sides → row of the candidates."""
-        pairs = zip(self.candidates.sources, self.candidates.targets, strict=True)
-        return {pair: row for row, pair in enumerate(pairs)}
-
-    @cached_property
-    def pair_of(self) -> list[tuple[str, str]]:
-        """Row of the candidates → ids of both sides."""
-        return list(self.row_of)
 
     @cached_property
     def clips(self) -> Clips:
@@ -135,7 +125,7 @@ class Room:
             "position": position,
             "score": round(told["score"], 4),
             "cosine": round(float(told["cosine"]), 4),
-            "verdict": mine.get(self.pair_of[row]),
+            "verdict": mine.get(self.candidates.pair_of[row]),
             "next": self._next_open(mine, position),
             "source": self._side(told, "source"),
             "target": self._side(told, "target"),
@@ -147,7 +137,7 @@ class Room:
         Raises:
             JudgementError: there is no such pair or verdict, or the disk does not take it.
         """
-        row = self.row_of.get((source, target))
+        row = self.candidates.row_of.get((source, target))
         if row is None or verdict not in SAID:
             raise JudgementError(
                 f"Nothing can be said with {verdict[:20]!r} of the pair {source[:20]} and {target[:20]}.",
@@ -160,7 +150,7 @@ class Room:
         return {"position": position, "next": self._next_open(self._mine(self.journal.read()), position)}
 
     def _judgement(self, row: int, verdict: str) -> Judgement:
-        found, (source, target) = self.candidates, self.pair_of[row]
+        found, (source, target) = self.candidates, self.candidates.pair_of[row]
         return Judgement(
             kind=found.kind.name,
             language_pair=found.language_pair,
@@ -179,13 +169,13 @@ class Room:
         return {
             pair: by_judge[self.judge].verdict
             for pair, by_judge in judged.last.items()
-            if self.judge in by_judge and pair in self.row_of
+            if self.judge in by_judge and pair in self.candidates.row_of
         }
 
     def _next_open(self, mine: Mapping[tuple[str, str], str], position: int) -> int | None:
         """The next position that this judge said nothing of, from the start again where none is left behind it."""
-        places = [*range(position + 1, len(self.order)), *range(position + 1)]
-        return next((place for place in places if self.pair_of[int(self.order[place])] not in mine), None)
+        places = chain(range(position + 1, len(self.order)), range(position + 1))
+        return next((place for place in places if self.candidates.pair_of[int(self.order[place])] not in mine), None)
 
     def _side(self, told: Mapping[str, Any], side: str) -> dict[str, Any]:
         own = {name.removeprefix(f"{side}_"): value for name, value in told.items() if name.startswith(f"{side}_")}
@@ -206,7 +196,7 @@ class Room:
 
 def verdicts_of(found: Candidates, judged: Judged) -> dict[int, str]:
     """Row of the candidates → the verdict that counts; pairs that are no candidates any more are left out."""
-    rows = {pair: row for row, pair in enumerate(zip(found.sources, found.targets, strict=True))}
+    rows = found.row_of
     strict = {rows[pair]: strictest(by_judge) for pair, by_judge in judged.last.items() if pair in rows}
     return {row: verdict for row, verdict in strict.items() if verdict is not None}
 

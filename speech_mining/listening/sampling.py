@@ -62,8 +62,33 @@ def listening_order(scores: Scores, sources: Sequence[str], targets: Sequence[st
     by_draw = np.lexsort((draws, of_band))
     begins = np.searchsorted(of_band[by_draw], np.arange(STEPS + 1))
     rounds = np.arange(len(by_draw)) - begins[of_band[by_draw]]
-    # best scores first in each round: a listener begins with what a translation sounds like
-    return np.asarray(by_draw[np.lexsort((-of_band[by_draw], rounds))], np.int64)
+    # the bands of a round in an order of its own, or a judge would know what comes after good ones
+    turns = np.array(
+        [_draw(seed, f"round {turn}", str(band)) for turn, band in zip(rounds, of_band[by_draw], strict=True)],
+        np.uint64,
+    )
+    return np.asarray(by_draw[np.lexsort((turns, rounds))], np.int64)
+
+
+def spread_sample(scores: Scores, order: Numbers, bands: Bands, most: int) -> Numbers:
+    """A few rows that show all scores: the first of as many bands, evenly spread, and then the next in the order.
+
+    Args:
+        scores: float64 (n,).
+        order: of `listening_order`.
+        bands: of the scores.
+        most: how many rows.
+
+    Returns:
+        int64 (at most `most`,), by falling score.
+    """
+    of_band = bands.of(scores[order])
+    filled, firsts = np.unique(of_band, return_index=True)
+    spread = np.unique(np.linspace(len(filled) - 1, 0, min(most, len(filled))).round().astype(np.int64))
+    chosen = firsts[spread]
+    others = np.setdiff1d(np.arange(len(order)), chosen)[: max(0, most - len(chosen))]
+    rows = order[np.concatenate([chosen, others])]
+    return np.asarray(rows[np.argsort(-scores[rows], kind="stable")], np.int64)
 
 
 def _draw(seed: int, source: str, target: str) -> int:

@@ -14,6 +14,7 @@ What belongs here is which tables there are, and the way from a query to a frame
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,17 @@ class QueryError(SpeechMiningError):
     """A query that DuckDB cannot answer, or that is more than a question."""
 
 
+class ReplacedError(LakeError):
+    """A generation that was current when it was looked for, and is gone."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(
+            f"The lake changed under the query: {file} is gone.",
+            cause="the partition was replaced while it was read, or its files were removed by hand",
+            fix="run it again; if it fails again, materialize the partition",
+        )
+
+
 @dataclass(frozen=True)
 class Source:
     """A layer's file that is part of a table.
@@ -58,7 +70,8 @@ class Source:
     Args:
         layer: of the lake.
         file: in each of its partitions; a partition without it adds nothing.
-        keys: columns that the parts of a partition's key become, "" where the file has the column itself.
+        keys: what the parts of a partition's key are.
+        own: those of them that the file has as columns itself; the others are added.
         told: columns with one value for all of the layer, such as the kind.
         uniform: whether all partitions have the same columns. Where not, every footer is read before a query.
     """
@@ -66,6 +79,7 @@ class Source:
     layer: str
     file: str
     keys: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     told: Mapping[str, str] = field(default_factory=dict)
     uniform: bool = True
 
@@ -87,17 +101,21 @@ class LakeTable:
     needs: tuple[str, ...] = ()
 
 
+_BOOK = (("language", "audiobook"), ("audiobook",))
+"""Key of a partition of an audiobook, whose files name the audiobook and not the language."""
+
+
 def _of_kinds(layer: str, file: str, *, uniform: bool = True, **told: str) -> tuple[Source, ...]:
     return tuple(
-        Source(kind.layer(layer), file, ("language_pair",), {"kind": kind.name, **told}, uniform) for kind in KINDS
+        Source(kind.layer(layer), file, ("language_pair",), (), {"kind": kind.name, **told}, uniform) for kind in KINDS
     )
 
 
 def _rejecting() -> tuple[Source, ...]:
     books = ("raw_audio", "segments", "speech_embeddings")
-    of_books = [Source(name, "rejections.parquet", ("language", ""), {"layer": name}) for name in books]
-    text = Source("text_embeddings", "rejections.parquet", ("language", "shard"), {"layer": "text_embeddings"})
-    return (Source("catalogue", "rejections.parquet", (), {"layer": "catalogue"}), *of_books, text)
+    of_books = [Source(name, "rejections.parquet", *_BOOK, {"layer": name}) for name in books]
+    text = Source("text_embeddings", "rejections.parquet", ("language", "shard"), (), {"layer": "text_embeddings"})
+    return (Source("catalogue", "rejections.parquet", told={"layer": "catalogue"}), *of_books, text)
 
 
 _TEXT, _INTEGER = pl.String(), pl.Int64()
@@ -144,22 +162,24 @@ TABLES: Mapping[str, LakeTable] = {
         "What the source offers, a row a section.", CATALOGUE, (Source("catalogue", "catalogue.parquet"),)
     ),
     "recordings": LakeTable(
-        "Recordings as received.", RECORDINGS, (Source("raw_audio", "recordings.parquet", ("", "")),)
+        "Recordings as received.",
+        RECORDINGS,
+        (Source("raw_audio", "recordings.parquet", ("language", "audiobook"), ("language", "audiobook")),),
     ),
     "sections": LakeTable(
         "Recordings as heard: duration, speech, candidates.",
         {"language": _TEXT, **SECTIONS},
-        (Source("segments", "sections.parquet", ("language", "")),),
+        (Source("segments", "sections.parquet", *_BOOK),),
     ),
     "speech_runs": LakeTable(
         "Runs of speech between silences.",
         {"language": _TEXT, **SPEECH_RUNS},
-        (Source("segments", "runs.parquet", ("language", "")),),
+        (Source("segments", "runs.parquet", *_BOOK),),
     ),
     "segments": LakeTable(
         "Candidate segments.",
         {"language": _TEXT, **SEGMENTS},
-        (Source("segments", "segments.parquet", ("language", "")),),
+        (Source("segments", "segments.parquet", *_BOOK),),
     ),
     "indexed": LakeTable(
         "Segments that were embedded, in the order of the index; recurring ones (preambles) are not mined.",
@@ -202,7 +222,14 @@ TABLES: Mapping[str, LakeTable] = {
     ),
     "rejections": LakeTable(
         "What was refused, and why.",
-        {"layer": _TEXT, "language": _TEXT, **REJECTIONS, "shard": _TEXT, "sentence_id": _INTEGER, "shard_row": _INTEGER},
+        {
+            "layer": _TEXT,
+            "language": _TEXT,
+            **REJECTIONS,
+            "shard": _TEXT,
+            "sentence_id": _INTEGER,
+            "shard_row": _INTEGER,
+        },
         _rejecting(),
     ),
     "history": LakeTable(
@@ -225,7 +252,10 @@ class _Part:
 
 
 def lake_catalogue(
-    lake: Lake, tables: Sequence[str] | None = None, frames: Mapping[str, pl.DataFrame] | None = None
+    lake: Lake,
+    tables: Sequence[str] | None = None,
+    frames: Mapping[str, pl.DataFrame] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB with a view for each table, which reads the lake and nothing else.
 
@@ -235,6 +265,8 @@ def lake_catalogue(
         lake: to read.
         tables: of `TABLES`; all by default.
         frames: tables that do not lie in the lake, such as `runs`, by name.
+        only: column of a partition's key, such as `language` → the values whose partitions are opened; all by default.
+            A language of 10 000 audiobooks is 10 000 files: a question to one pair need not look at the others.
 
     Returns:
         A connection that the caller closes. Its configuration is locked, and of the disk it may open only the files of
@@ -242,59 +274,95 @@ def lake_catalogue(
 
     Raises:
         SettingsError: there is no such table.
+        LakeError: a file is damaged, or was replaced while it was looked at.
     """
+    return _open(lake, _with_needs(TABLES if tables is None else tables), frames or {}, only or {}).connection
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A connection, and the files that it may open."""
+
+    connection: duckdb.DuckDBPyConnection
+    files: frozenset[str]
+
+    @property
+    def vanished(self) -> list[str]:
+        """Files of generations that were replaced since."""
+        return sorted(file for file in self.files if not Path(file).exists())
+
+
+def _open(
+    lake: Lake, tables: Sequence[str], frames: Mapping[str, pl.DataFrame], only: Mapping[str, Sequence[str]]
+) -> _Opened:
     import duckdb  # here: loading the code location needs none
 
-    wanted = _with_needs(TABLES if tables is None else tables)
-    connection = duckdb.connect(config={"python_enable_replacements": "false"})
+    connection = duckdb.connect()
     try:
-        opened: set[str] = set()
-        for name in wanted:
-            opened |= _bind(connection, lake, name, (frames or {}).get(name))
-        _close_in(connection, opened)
+        files: set[str] = set()
+        for name in tables:
+            files |= _bind(connection, lake, name, frames.get(name), only)
+        _close_in(connection, files)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return _Opened(connection, frozenset(files))
 
 
 def ask(
-    lake: Lake, query: str, *, limit: int | None = None, frames: Mapping[str, pl.DataFrame] | None = None
+    lake: Lake,
+    query: str,
+    *,
+    limit: int | None = None,
+    frames: Mapping[str, pl.DataFrame] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
     """Answer a query over the tables of the lake.
 
     Args:
         lake: to read.
-        query: one SELECT, FROM, WITH, PIVOT, DESCRIBE, SHOW or SUMMARIZE.
+        query: one SELECT, FROM, WITH, DESCRIBE, SHOW or SUMMARIZE, or a PIVOT that names its values, IN (…).
         limit: most rows; all by default.
         frames: tables that do not lie in the lake, by name.
+        only: see `lake_catalogue`.
 
     Raises:
         QueryError: it cannot be answered, or is not one question.
-        LakeError: partitions were replaced while it ran, twice.
+        ReplacedError: partitions were replaced while it ran, twice.
+        LakeError: a file is damaged.
     """
-    import duckdb
-
-    wrapped = _wrapped(query, limit)
-    tables = tables_of(query)
-    for attempt in (1, 2):
+    wrapped, tables = _wrapped(query, limit), _with_needs(tables_of(query))
+    for last in (False, True):
         try:
-            with closing(lake_catalogue(lake, tables, frames)) as connection:
-                return _frame(connection.sql(wrapped))
-        except (duckdb.IOException, LakeError) as error:
-            if attempt == 2:
-                raise LakeError(
-                    f"The lake's files could not be read: {_first_line(error)}.",
-                    cause="partitions were replaced while the query ran, twice, or files were removed by hand",
-                    fix="run it again; if it fails again, materialize the partition that is named",
-                ) from None
-        except duckdb.Error as error:
-            raise _told(error, lines_before=1) from None
+            opened = _open(lake, tables, frames or {}, only or {})
+            with closing(opened.connection):
+                return _answer(opened, wrapped)
+        except ReplacedError:
+            if last:
+                raise
     raise AssertionError("unreachable")
 
 
+def _answer(opened: _Opened, wrapped: str) -> pl.DataFrame:
+    """Run a query.
+
+    A file that is gone is told by DuckDB in several ways (it looks for a folder of the name, which is forbidden), so
+    the disk is asked.
+    """
+    import duckdb
+
+    try:
+        opened.connection.execute(f"EXPLAIN {wrapped}")  # refuses before anything runs, and tells positions
+        return _frame(opened.connection.sql(wrapped))
+    except duckdb.Error as error:
+        vanished = opened.vanished
+        if vanished:
+            raise ReplacedError(vanished[0]) from None
+        raise _told(error, lines_before=1) from None
+
+
 def tables_of(query: str) -> list[str]:
-    """The tables of the catalogue that a query names; all where DuckDB cannot tell, as for PIVOT and SHOW."""
+    """The tables of the catalogue that a query names; all where DuckDB cannot tell, as for SHOW."""
     import duckdb
 
     try:
@@ -339,7 +407,8 @@ def _wrapped(query: str, limit: int | None) -> str:
         found = [str(each.type).rpartition(".")[2] for each in statements]
         raise QueryError(
             f"This is not one question: {', '.join(found) or 'nothing'}.",
-            expected="one SELECT, FROM, WITH, PIVOT, DESCRIBE, SHOW or SUMMARIZE: the lake is read, never written",
+            expected="one SELECT, FROM, WITH, DESCRIBE, SHOW or SUMMARIZE, or a PIVOT that names its values, IN (…)",
+            cause="it would write, and the lake is only read",
             fix="ask once for each; to keep an answer, use --format and --out",
         )
     text = statements[0].query.strip().rstrip(";")
@@ -382,7 +451,13 @@ def _with_needs(names: Iterable[str]) -> list[str]:
     return list(ordered)
 
 
-def _bind(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, frame: pl.DataFrame | None) -> set[str]:
+def _bind(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    name: str,
+    frame: pl.DataFrame | None,
+    only: Mapping[str, Sequence[str]],
+) -> set[str]:
     """Make the view of a table; the files that it may open."""
     table = TABLES[name]
     if table.needs:
@@ -390,14 +465,31 @@ def _bind(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, frame: p
         return set()
     brought = _partitions(lake) if name == "partitions" else frame
     _keep(connection, f"_{name}", pl.DataFrame(schema=dict(table.columns)) if brought is None else brought)
-    parts = [part for source in table.sources for part in _parts(lake, source)]
+    parts = [part for source in table.sources for part in _parts(lake, source, only)]
     selects = [f"SELECT * FROM _{name}"]
     if parts:
         _keep(connection, f"_files_of_{name}", _keys(parts))
         there = [source for source in table.sources if any(part.source is source for part in parts)]
         selects += [_select(name, source, parts) for source in there]
-    connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+    _view(connection, name, " UNION ALL BY NAME ".join(selects), parts)
     return {str(part.path) for part in parts}
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, select: str, parts: Sequence[_Part]) -> None:
+    """Make a view, which looks into the first of its files at once."""
+    import duckdb
+
+    try:
+        connection.execute(f"CREATE VIEW {name} AS {select}")
+    except duckdb.Error as error:
+        for part in parts:
+            if not part.path.exists():
+                raise ReplacedError(str(part.path)) from None
+        raise LakeError(
+            f"The table {name} cannot be read: {_first_line(error)}.",
+            cause="a file of the lake is damaged, or was written by another version of this project",
+            fix="materialize the partition again",
+        ) from None
 
 
 def _keep(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
@@ -409,7 +501,7 @@ def _keep(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame)
 def _select(name: str, source: Source, parts: Sequence[_Part]) -> str:
     files = ", ".join(_quoted(str(part.path)) for part in parts if part.source is source)
     told = [f"{_quoted(value)} AS {column}" for column, value in source.told.items()]
-    keys = [f"f.key_{place} AS {column}" for place, column in enumerate(source.keys) if column]
+    keys = [f"f.key_{place} AS {column}" for place, column in enumerate(source.keys) if column not in source.own]
     columns = ", ".join([*told, *keys, "t.* EXCLUDE (filename)"])
     options = "filename = true" if source.uniform else "filename = true, union_by_name = true"
     return f"SELECT {columns} FROM read_parquet([{files}], {options}) t JOIN _files_of_{name} f ON f.file = t.filename"
@@ -427,16 +519,20 @@ def _quoted(text: str) -> str:
 
 
 def _close_in(connection: duckdb.DuckDBPyConnection, files: set[str]) -> None:
-    """Take every way out from a connection: it reads `files`, spills to the temporary folder, and can change neither."""
-    connection.execute(f"SET temp_directory = {_quoted(str(Path(tempfile.gettempdir()) / 's2s-duckdb'))}")
+    """Take every way out from a connection: it opens `files`, spills to the temporary folder, and stays so."""
+    connection.execute("SET TimeZone = 'UTC'")
+    spill = Path(tempfile.gettempdir()) / f"s2s-duckdb-{os.getuid()}"
+    connection.execute(f"SET temp_directory = {_quoted(str(spill))}")
     if files:
         connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, sorted(files)))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
-def _parts(lake: Lake, source: Source) -> Iterator[_Part]:
-    for key in _partition_keys(lake, source):
+def _parts(lake: Lake, source: Source, only: Mapping[str, Sequence[str]]) -> Iterator[_Part]:
+    if any(name in only and value not in only[name] for name, value in source.told.items()):
+        return
+    for key in _partition_keys(lake, source, only):
         found = _current(lake, source, key)
         if found is not None:
             yield found
@@ -452,17 +548,26 @@ def _current(lake: Lake, source: Source, key: tuple[str, ...]) -> _Part | None:
             return _Part(source, partition, partition.local_path(source.file))
         except (LakeError, FileNotFoundError):
             if attempt == 2:
-                raise
+                raise ReplacedError(f"{source.file} of {source.layer} {'/'.join(key)}") from None
+        except (ValueError, KeyError):
+            raise LakeError(
+                f"{source.layer} of {'/'.join(key)} has a manifest that cannot be read.",
+                cause="it was changed by hand, or damaged",
+                fix="materialize the partition again",
+            ) from None
     return None
 
 
-def _partition_keys(lake: Lake, source: Source) -> list[tuple[str, ...]]:
+def _partition_keys(lake: Lake, source: Source, only: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Keys of a layer's partitions, of which `only` names the parts that are wanted."""
     if not source.keys:
         return [()]
     prefixes: list[tuple[str, ...]] = [()]
-    for _ in source.keys[1:]:
-        prefixes = [(*prefix, name) for prefix in prefixes for name in _folders(lake, source.layer, prefix)]
-    return [(*prefix, key) for prefix in prefixes for key in lake.keys(source.layer, *prefix)]
+    for column in source.keys[:-1]:
+        below = [(prefix, name) for prefix in prefixes for name in _folders(lake, source.layer, prefix)]
+        prefixes = [(*prefix, name) for prefix, name in below if name in only.get(column, (name,))]
+    found = [(prefix, name) for prefix in prefixes for name in lake.keys(source.layer, *prefix)]
+    return [(*prefix, name) for prefix, name in found if name in only.get(source.keys[-1], (name,))]
 
 
 def _folders(lake: Lake, layer: str, prefix: tuple[str, ...]) -> list[str]:
@@ -475,7 +580,7 @@ def _partitions(lake: Lake) -> pl.DataFrame:
     found = [
         (layer, "/".join(key), partition.data_version)
         for layer, source in sorted(sources.items())
-        for key in _partition_keys(lake, source)
+        for key in _partition_keys(lake, source, {})
         if (partition := lake.find(layer, *key)) is not None
     ]
     return pl.DataFrame(found, schema=dict(PARTITIONS), orient="row")

@@ -12,7 +12,6 @@ from datetime import datetime
 
 import polars as pl
 
-from speech_mining.corpora.manifest import read_corpus
 from speech_mining.lake import Lake, Partition
 from speech_mining.mining.kinds import Kind
 from speech_mining.quality.hours import hours_of, samples_of
@@ -43,7 +42,10 @@ def corpus_figures(corpus: Partition, kind: Kind) -> dict[str, float]:
     Returns:
         Name → value. An empty corpus has no scores, and a side of text no hours: those figures are not there.
     """
-    frame, record = read_corpus(corpus), corpus.read_json("selection.json")
+    spans = [f"{side}_{end}_sample" for side in kind.spoken for end in ("start", "end")]
+    # these columns alone: a corpus of an earlier version has figures too
+    frame = pl.read_parquet(corpus.local_path("corpus.parquet"), columns=["score", "cosine", *spans])
+    record = corpus.read_json("selection.json")
     figures = {"threshold": float(record["threshold"]), "pairs": float(frame.height)}
     figures |= {f"{side}_hours": hours_of(samples_of(frame, side)) for side in kind.spoken}
     return figures | (_of_scores(frame) if frame.height else {})
@@ -53,8 +55,11 @@ def _of_scores(frame: pl.DataFrame) -> dict[str, float]:
     scores = frame["score"].sort()
     shares = [percent / 100 for percent in range(10, 100, 10)]
     deciles = {name: _quantile(scores, share) for name, share in zip(DECILES, shares, strict=True)}
-    means = {"score_mean": scores.mean(), "cosine_mean": frame["cosine"].cast(pl.Float64).mean()}
-    return {**{name: float(value) for name, value in means.items()}, **deciles}  # type: ignore[arg-type]
+    return {"score_mean": _mean(scores), "cosine_mean": _mean(frame["cosine"]), **deciles}
+
+
+def _mean(numbers: pl.Series) -> float:
+    return float(numbers.cast(pl.Float64).sum()) / len(numbers)
 
 
 def _quantile(scores: pl.Series, share: float) -> float:

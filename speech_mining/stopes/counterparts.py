@@ -71,7 +71,7 @@ REASONS: Mapping[str, str] = {
     "mine_sentences.config.compress_output": "FILE.bitext.tsv.gz is always packed",
     "data": "names files only",
     "data.nl_file_template": "rows are counted in the embeddings",
-    "data.meta_glob": "give it to `s2s mine --source-meta` or `--target-meta`",
+    "data.meta_glob": "it belongs to shards of text: none are named, or the language is spoken",
     "embed_text": "how an encoder is fed is its own affair: see docs/encoders.md",
     "embed_text.preprocess": "Moses' normalisation is that of LASER's encoder: see text.cleaning",
     "embed_text.encoder.spm_model": "vocabularies belong to the card of an encoder: `s2s models add`",
@@ -269,6 +269,10 @@ def _data(work: _Import, side: _Side) -> None:
     where = str(listed or pattern).replace("{lang}", side.name)
     if not side.speaks:
         work.put(key, f"text.shards.{side.code}", [where])
+        meta = side.config.value("data.meta_glob")
+        if meta:
+            place = str(meta).replace("{lang}", side.name)
+            work.put(_own_key(work, side, "data.meta_glob"), f"text.meta.{side.code}", [place])
         return
     path = PurePath(where)
     if re.search(r"\.tsv(\.gz|\.zst)?$", path.name) and _code(work, path.parent.name) == side.code:

@@ -6,8 +6,10 @@ rows alone.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ DROPPED: Schema = {
 VERSION = "1"
 """Names the rules; raised by whoever changes what is kept."""
 
+_LIBRARIES = ("ftfy", "langcodes", "py3langid", "resiliparse", "sentencex", "warcio")
 _ROWS_AT_ONCE = 50_000
 _EXAMPLE_CHARACTERS = 200
 
@@ -48,6 +51,12 @@ class CleanShard:
     def counts(self) -> dict[str, int]:
         """Sentences by what became of them: "kept", and each reason."""
         return {"kept": self.kept, **dict(zip(self.dropped["reason"], self.dropped["sentences"], strict=True))}
+
+
+def made_with() -> str:
+    """What the sentences of a shard depend on beside its bytes and the bounds: our rules, and those of libraries."""
+    versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    return f"{VERSION}, {versions}, Unicode {unicodedata.unidata_version}"
 
 
 def clean_shard(

@@ -1,7 +1,7 @@
 """What a student is trained or examined on: clips of speech, and the teacher's vectors of what they say.
 
 What belongs here is the record and its checks. Reading speech is the caller's (`Examples.read`), and which clips make
-a batch is `speech_mining.training.rebalancing` and `order`.
+a batch is `speech_mining.training.passes`.
 """
 
 from __future__ import annotations
