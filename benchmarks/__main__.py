@@ -18,6 +18,7 @@ BENCHMARKS = (
     "benchmarks.students",
     "benchmarks.duplicates",
     "benchmarks.text",
+    "benchmarks.cutting",
 )
 
 

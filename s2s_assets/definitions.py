@@ -20,9 +20,11 @@ from s2s_assets.checks import checks
 from s2s_assets.corpora import corpus
 from s2s_assets.discovery import discovery
 from s2s_assets.encoders import encoder_checks, encoders
+from s2s_assets.exports import exports
 from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import neighbours, pairs
 from s2s_assets.pair_quality import pair_quality
+from s2s_assets.published import published_manifests
 from s2s_assets.quality_checks import quality_checks
 from s2s_assets.quality_history import histories
 from s2s_assets.raw_audio import raw_audio
@@ -83,6 +85,8 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *by_pair,
         *pair_quality(settings),
         *histories(settings),
+        *exports(settings),
+        *published_manifests(settings),
         quality_report(settings),
         *compared,
     ]

@@ -5,7 +5,8 @@ spans are wanted is said by the corpus; what is made of the clips is the exporte
 
 A recording's clips are one file of the store, named by the recording's hash and its spans and renamed into place when
 it is whole: a killed run goes on behind the last recording that was finished, and equal inputs give equal bytes.
-Memory is flat: a worker holds one block and the spans that are open, never a recording.
+Memory is flat: a worker holds one block and the spans that are open, never a recording (a process that cuts a quarter
+of an hour has 97 MB at its peak, one that cuts two and a half hours 100 MB).
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def flac(waveform: Waveform) -> bytes:
 def cut(recordings: Sequence[Recording], store: Path, *, workers: int = 2, progress: Progress = silent) -> Clips:
     """Cut all spans of all recordings, several recordings at once; what the store has already is left alone.
 
-    Decoding, resampling and FLAC leave Python's lock, so that threads serve.
+    Threads serve: decoding and packing are C, which gives Python's lock back while it works.
 
     Args:
         recordings: each once.
