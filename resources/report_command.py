@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resources.listen_command import judgements_path
+from resources.listen_command import known_judgements
 from resources.settings import Settings, load_settings
 from speech_mining.atomic import replacing
 from speech_mining.errors import SettingsError
+
+if TYPE_CHECKING:
+    from speech_mining.report import ReportPlan
 
 
 def report(
@@ -52,24 +55,18 @@ def report(
         webbrowser.open(path.as_uri())
 
 
-def lake_report(settings: Settings, plan: object = None) -> str:
+def lake_report(settings: Settings, plan: ReportPlan | None = None) -> str:
     """The report of the lake that the settings name."""
     from resources.storage import Storage
     from resources.transcripts import known_transcripts
     from resources.truth import known_truths
-    from speech_mining.listening.judgements import Journal
     from speech_mining.mining.kinds import KINDS
     from speech_mining.quality.summary import Mined, summarise
-    from speech_mining.report import ReportPlan, report_html
+    from speech_mining.report import report_html
 
     lake = Storage.of(settings).lake
     known = {one.kind: one for one in known_truths(settings)}
     mined = [known.get(kind) or Mined(kind, settings.pairs_of(kind.name)) for kind in KINDS]
-    judged = {
-        (one.kind.name, pair): Journal(judgements_path(settings, one.kind.name, pair)).read()
-        for one in mined
-        for pair in one.pairs
-    }
     summary = summarise(lake, settings.languages, mined)
-    wanted = plan if isinstance(plan, ReportPlan) else ReportPlan()
-    return report_html(lake, summary, wanted, transcripts=known_transcripts(settings), judged=judged)
+    transcripts, judged = known_transcripts(settings), known_judgements(settings)
+    return report_html(lake, summary, plan, transcripts=transcripts, judged=judged)

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from resources.listen_command import judgements_path, listening_room
+from resources.report_command import report
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.judgements import JudgementConfig, human_judgement, human_judgements
@@ -121,3 +122,15 @@ def test_judgements_lie_in_the_home_and_not_in_the_lake(settings: Settings, tmp_
     path = judgements_path(settings, "s2s", PAIR)
     assert path == tmp_path / "judgements" / "s2s" / "deu-eng.jsonl"
     assert len(Journal(path).read().lines) == 40
+
+
+def test_the_command_writes_the_report_of_the_home_with_what_people_said(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S2S_LANGUAGES", "deu,eng")
+    judged(settings)
+    report(output=None, samples=1, audio_mb=1.0, seed=0, open_browser=False)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Judged by people: 28 right, 0 partly, 12 wrong" in page
+    with pytest.raises(SettingsError, match="The report was not written"):
+        report(output=Path("/proc/report.html"), samples=0, audio_mb=0.0, seed=0, open_browser=False)
