@@ -21,6 +21,7 @@ from s2s_assets.corpora import corpus
 from s2s_assets.discovery import discovery
 from s2s_assets.encoders import encoder_checks, encoders
 from s2s_assets.exports import exports
+from s2s_assets.judgements import human_judgements
 from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import neighbours, pairs
 from s2s_assets.pair_quality import pair_quality
@@ -85,6 +86,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *by_pair,
         *pair_quality(settings),
         *histories(settings),
+        *human_judgements(settings),
         *exports(settings),
         *published_manifests(settings),
         quality_report(settings),

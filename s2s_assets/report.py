@@ -11,12 +11,16 @@ import dagster as dg
 import polars as pl
 
 from resources.compute import CPU, OWNERS
+from resources.listen_command import known_judgements
 from resources.metadata import plot, rows
 from resources.settings import Settings
-from resources.storage import Storage, published
+from resources.storage import Lake, Storage, published
+from resources.transcripts import known_transcripts
 from resources.truth import COMPARED, known_truths
 from speech_mining.mining.kinds import KINDS, Kind
 from speech_mining.quality.summary import Mined, Summary, precision_of, recall_of, summarise
+
+PAGE = "report.html"
 
 
 def _all_corpora(settings: Settings, kinds: Sequence[Kind] = KINDS) -> list[dg.AssetDep]:
@@ -38,10 +42,13 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
         kinds={"duckdb", "parquet"},
         owners=OWNERS,
         pool=CPU,
-        code_version="1",
+        code_version="2",
     )
     def _quality_report(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
-        """Hours of every corpus at every threshold, three ways and on both sides: sum, union, post-processed."""
+        """Hours of every corpus at every threshold, three ways and on both sides: sum, union, post-processed.
+
+        `report.html` tells it in one file that needs no network, with pairs of every corpus to listen to.
+        """
         mined = [Mined(kind, settings.pairs_of(kind.name)) for kind in KINDS]
         summary = summarise(storage.lake, settings.languages, mined)
         hours = _hours(summary)
@@ -49,9 +56,18 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
             new.write_frame("hours.parquet", hours)
             new.write_frame("pairs.parquet", _pairs(summary))
             new.write_json("summary.json", summary.as_dict())
-        return published(storage.lake, _figures(summary, hours, settings.mining.threshold), "quality_report")
+            new.path(PAGE).write_text(_page(storage.lake, settings, summary), "utf-8")
+        figures = _figures(summary, hours, settings.mining.threshold)
+        figures["page"] = dg.MetadataValue.path(str(storage.lake.partition("quality_report").path(PAGE)))
+        return published(storage.lake, figures, "quality_report")
 
     return _quality_report
+
+
+def _page(lake: Lake, settings: Settings, summary: Summary) -> str:
+    from speech_mining.report import report_html
+
+    return report_html(lake, summary, transcripts=known_transcripts(settings), judged=known_judgements(settings))
 
 
 def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
