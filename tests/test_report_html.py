@@ -157,3 +157,14 @@ def test_in_a_browser_tables_sort_sound_plays_and_a_phone_needs_no_scrolling(tmp
         sync_api.expect(page.locator("audio").first).to_have_js_property("ended", True)
         assert troubles == []
         browser.close()
+
+
+def test_a_distribution_counts_every_value_and_marks_the_threshold_only_where_it_lies() -> None:
+    from speech_mining.listening.charts import distribution_chart
+
+    drawn = distribution_chart(pl.Series([1.0, 1.0, 1.1, 1.2]), "Scores", "score <margin>", threshold=1.06)
+    heights = [float(found) for found in re.findall(r'class="bar"[^>]* height="([0-9.]+)"', drawn)]
+    assert len(heights) == 3 and max(heights) == pytest.approx(2 * min(heights), rel=0.01)
+    assert "in force 1.06" in drawn and "score &lt;margin&gt;" in drawn
+    assert "in force" not in distribution_chart(pl.Series([1.0, 1.2]), "Scores", "score", threshold=2.0)
+    assert distribution_chart(pl.Series([3.0]), "Durations", "seconds").count('class="bar"') == 1

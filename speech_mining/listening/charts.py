@@ -1,4 +1,4 @@
-"""Figures as SVG: accuracy by threshold, hours by threshold. Light and dark come from the page's style sheet.
+"""Figures as SVG: accuracy and hours by threshold, distributions. Light and dark come from the page's style sheet.
 
 What belongs here turns numbers into markup, the same text for the same numbers. Every string that is drawn is escaped.
 """
@@ -19,6 +19,7 @@ WIDTH, HEIGHT = 640, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 30, 46
 _COUNTS = 34  # height of the bars that tell how many pairs were judged
 _WAYS = {"sum": "sum", "union": "union", "postprocessed": "post-processed"}
+_BINS = 40
 _STEPS = (1, 2, 2.5, 5, 10)
 _VARIABLE = re.compile(r"var\(--([a-z-]+)\)")
 _LIGHT = {
@@ -118,6 +119,38 @@ def hours_chart(hours: pl.DataFrame, threshold: float | None, title: str) -> str
                 drawn.append(f'<polyline class="{way} {side}" points="{points}"/>')
     drawn += [_mark(axes, threshold, "in-force", f"in force {threshold:g}")] if threshold is not None else []
     return _svg(drawn, title, "threshold (margin score)", f"speech ({unit})") + _legend(columns)
+
+
+def distribution_chart(values: pl.Series, title: str, across: str, *, threshold: float | None = None) -> str:
+    """How many pairs lie where: a histogram.
+
+    Args:
+        values: of each pair, such as its score; at least one.
+        title: what is read out.
+        across: what the values are.
+        threshold: in force; a dotted line.
+
+    Returns:
+        An `<svg>`.
+    """
+    low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
+    width = (high - low) / _BINS or 1.0
+    places = ((values - low) / width).floor().clip(0, _BINS - 1).cast(pl.Int64)
+    counts = dict(places.value_counts().iter_rows())
+    axes = _Axes(low, low + _BINS * width, float(max(counts.values())))
+    bars = [
+        f'<rect class="bar" x="{axes.x(low + place * width)}" y="{axes.y(count)}" '
+        f'width="{round((WIDTH - _LEFT - _RIGHT) / _BINS - 1, 2)}" height="{round(axes.floor - axes.y(count), 2)}"/>'
+        for place, count in sorted(counts.items())
+    ]
+    drawn = [*_levels(axes, _rounded(axes.high_y), lambda level: f"{level:g}"), *bars]
+    drawn += [
+        f'<text class="below" x="{axes.x(at)}" y="{HEIGHT - _BOTTOM + 18}">{at:.3g}</text>'
+        for at in (low + step * _BINS * width / 4 for step in range(5))
+    ]
+    inside = threshold is not None and low <= threshold <= high
+    drawn += [_mark(axes, threshold, "in-force", f"in force {threshold:g}")] if threshold is not None and inside else []
+    return _svg(drawn, title, across, "pairs")
 
 
 def _svg(drawn: Sequence[str], title: str, across: str, up: str) -> str:

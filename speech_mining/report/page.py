@@ -15,18 +15,19 @@ from importlib import resources
 
 import polars as pl
 
+from speech_mining.corpora.manifest import read_corpus
 from speech_mining.errors import LakeError
 from speech_mining.lake import Lake
 from speech_mining.listening.accuracy import suggested_threshold
 from speech_mining.listening.candidates import Candidates, candidates
-from speech_mining.listening.charts import accuracy_chart, hours_chart
+from speech_mining.listening.charts import accuracy_chart, distribution_chart, hours_chart
 from speech_mining.listening.judgements import Judged
 from speech_mining.listening.pages import language_name
 from speech_mining.listening.room import Wish, curve_of, told_suggestion, verdict_counts
 from speech_mining.quality.summary import PairSummary, Summary
 from speech_mining.report.samples import Gathering, ReportPlan, Sample, Side
 
-VERSION = "1"
+VERSION = "2"
 _WAYS = {"sum": "sum", "union": "union", "postprocessed": "post-processed"}
 
 
@@ -140,7 +141,9 @@ def _all_together(summary: Summary) -> str:
     tables = [pair.hours for pair in summary.language_pairs]
     if not tables:
         return ""
-    hours = pl.concat(tables).group_by("threshold").sum().sort("threshold")
+    together = pl.concat(tables)
+    # a threshold that some pair does not know is left out: a sum of some would mislead
+    hours = together.filter(pl.len().over("threshold") == len(tables)).group_by("threshold").sum().sort("threshold")
     thresholds = {pair.threshold for pair in summary.language_pairs}
     chart = hours_chart(hours, thresholds.pop() if len(thresholds) == 1 else None, "Hours by threshold, all pairs")
     return (
@@ -157,10 +160,11 @@ def _pair(gathering: Gathering, pair: PairSummary, audio_bytes: int, judged: Jud
         found = candidates(gathering.lake, pair.kind, pair.pair)
         samples = "".join(map(_sample, gathering.samples(found, audio_bytes)))
         accuracy = "" if judged is None or not judged.lines else _accuracy(found, judged)
+        behind = _distributions(gathering.lake, pair)
     except LakeError as problem:
-        samples, accuracy = f'<p class="trouble">{escape(str(problem))}</p>', ""
+        samples, accuracy, behind = f'<p class="trouble">{escape(str(problem))}</p>', "", []
     charts = "".join(
-        f'<div class="sheet">{each}</div>' for each in (chart + _hours_table(pair.hours), accuracy) if each
+        f'<div class="sheet">{each}</div>' for each in (chart + _hours_table(pair.hours), *behind, accuracy) if each
     )
     return (
         f'<section id="{escape(_anchor(pair))}"><h2>{escape(_names(pair.pair))}</h2>'
@@ -168,6 +172,23 @@ def _pair(gathering: Gathering, pair: PairSummary, audio_bytes: int, judged: Jud
         f"{escape(' and '.join(heard) or 'text')}</p>"
         f'<div class="charts">{charts}</div><h3>Samples over all scores</h3>{samples}</section>'
     )
+
+
+def _distributions(lake: Lake, pair: PairSummary) -> list[str]:
+    """What lies behind the hours: the scores of all mined pairs, and how long the spans of the corpus are."""
+    scores = lake.partition(pair.kind.layer("pairs"), pair.pair).read_frame("pairs.parquet")["score"]
+    corpus = read_corpus(lake.partition(pair.kind.layer("corpus"), pair.pair))
+    drawn = []
+    if len(scores):
+        drawn.append(
+            distribution_chart(
+                scores, f"Scores, {pair.pair}", "score (margin) of all mined pairs", threshold=pair.threshold
+            )
+        )
+    for side in pair.kind.spoken if corpus.height else ():
+        seconds = (corpus[f"{side}_end_ms"] - corpus[f"{side}_start_ms"]) / 1000
+        drawn.append(distribution_chart(seconds, f"Durations, {pair.pair}, {side}", f"seconds, {side} of the corpus"))
+    return drawn
 
 
 def _accuracy(found: Candidates, judged: Judged) -> str:
