@@ -26,8 +26,9 @@ demo: $(INSTALLED)
 dev: $(INSTALLED)
 	$(BIN)/python -m demo.serve --home $(S2S_HOME)
 
+# A file is one worker's; more than four workers would want more than 8 GB.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
