@@ -57,7 +57,14 @@ def test_the_asset_graph_is_the_one_of_the_design(definitions: dg.Definitions) -
     of_languages = {f"{language}/{layer}" for language in LANGUAGES for layer in layers}
     of_texts = {f"{language}/{layer}" for language in LANGUAGES for layer in TEXT_LAYERS}
     of_pairs = {f"{kind}_{layer}" for kind in ("s2s", "s2t") for layer in PAIR_LAYERS}
-    others = {"catalogue", "text_shards", "quality_report", "truth_comparison"}
+    others = {
+        "catalogue",
+        "text_shards",
+        "human_judgement",
+        "s2t_human_judgement",
+        "quality_report",
+        "truth_comparison",
+    }
     assert names == {*others, *of_languages, *of_texts, *of_pairs}
 
 
