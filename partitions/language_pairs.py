@@ -29,11 +29,6 @@ def pair_partitions(pairs: Sequence[str]) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition(list(pairs))
 
 
-def speech_text_pairs(speech: Iterable[str], text: Iterable[str]) -> list[str]:
-    """Every language of speech with every language of text, its own among them: those are transcripts."""
-    return [f"{spoken}-{written}" for spoken, written in itertools.product(sorted(set(speech)), sorted(set(text)))]
-
-
 def from_language(language: str, pairs: Sequence[str]) -> dg.PartitionMapping:
     """Built-in mapping from a language's one partition to its pairs."""
     return dg.StaticPartitionMapping({language: pairs_of(language, pairs)})

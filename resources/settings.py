@@ -230,7 +230,6 @@ class TextSettings(_Strict):
     lower_case: bool = Field(False, description="Whether the encoder reads lower case, as LASER does.")
     strip_quotes: bool = Field(False, description="Whether quotes around a whole sentence are kept from the encoder.")
     memory_gb: float = Field(4.0, gt=0, description="Memory for finding what is repeated across shards.")
-    shards_a_run: int = Field(10, ge=1, le=1000, description="Shards of one run of the sensor `text_shards`, at most.")
 
     @field_validator("shards")
     @classmethod

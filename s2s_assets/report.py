@@ -18,6 +18,7 @@ from resources.storage import Lake, Storage, published
 from resources.transcripts import known_transcripts
 from resources.truth import COMPARED, known_truths
 from speech_mining.mining.kinds import KINDS, Kind
+from speech_mining.quality.hours import hours_together
 from speech_mining.quality.summary import Mined, Summary, precision_of, recall_of, summarise
 
 PAGE = "report.html"
@@ -149,9 +150,7 @@ def _figures(summary: Summary, hours: pl.DataFrame, threshold: float) -> dict[st
         "by_pair": rows(_pairs(summary), limit=100),
     }
     if hours.height:
-        # thresholds that some pair does not know are left out: a sum of some would mislead
-        known = hours.filter(pl.len().over("threshold") == len(summary.language_pairs))
-        total = known.drop("language_pair").group_by("threshold").sum().sort("threshold")
+        total = hours_together([pair.hours for pair in summary.language_pairs])
         image = as_markdown_image(plot_hours(total, threshold, title="all pairs"))
         figures["hours_per_threshold"] = plot(image)
         figures["hours"] = rows(total, limit=60)

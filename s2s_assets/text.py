@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from partitions.batches import BATCH, each_partition
 from partitions.languages import language_partition, layer
@@ -18,6 +17,7 @@ from partitions.text_shards import set_text_shards, text_shards
 from resources.compute import CPU, DOWNLOAD, GPU, ONE_GPU, OWNERS
 from resources.conditions import on_schedule, once_after
 from resources.encoders import Encoders
+from resources.external import report_listed
 from resources.metadata import column_schema, counted, index_figures, listed, rows
 from resources.settings import Settings, TextSettings
 from resources.storage import Lake, Storage, published
@@ -72,7 +72,7 @@ def shards(settings: Settings) -> dg.AssetsDefinition:
 
         New ones become partitions, those that are gone cease to be; what is new or changed is cleaned next.
         """
-        from speech_mining.text.known_shards import list_again
+        from speech_mining.text.known_shards import keep, list_again
 
         found = list_again(storage.lake, settings.text_shards, settings.text.format, settings.text.meta)
         changes = {}
@@ -82,6 +82,7 @@ def shards(settings: Settings) -> dg.AssetsDefinition:
             _forget(storage.lake, language, gone)
             _observe(context.instance, of_language.filter(pl.col("shard").is_in(found.changed[language])))
             changes[language] = f"{len(new)} new, {len(found.changed[language])} new or changed, {len(gone)} gone"
+        keep(storage.lake, found)
         by_language = found.shards.group_by("language").agg(pl.len().alias("shards"), pl.col("bytes").sum())
         figures = {
             "dagster/row_count": found.shards.height,
@@ -239,17 +240,10 @@ def text_index(language: str, settings: Settings) -> dg.AssetsDefinition:
 
 
 def _observe(instance: dg.DagsterInstance, changed: pl.DataFrame) -> None:
-    """Tell Dagster of every shard that is new or changed: what it leads to is stale, and nothing else."""
+    """Tell Dagster of every shard that is new or changed."""
     for shard in changed.iter_rows(named=True):
-        for kind in (dg.AssetObservation, dg.AssetMaterialization):
-            instance.report_runless_asset_event(
-                kind(
-                    layer(shard["language"], LISTING),
-                    partition=shard["shard"],
-                    metadata={name: shard[name] for name in ("address", "bytes", "version")},
-                    tags={DATA_VERSION_TAG: shard["version"]},
-                )
-            )
+        told = {name: shard[name] for name in ("address", "bytes", "version")}
+        report_listed(instance, layer(shard["language"], LISTING), shard["shard"], shard["version"], told)
 
 
 def _forget(lake: Lake, language: str, gone: list[str]) -> None:
@@ -363,7 +357,7 @@ def _embed(lake: Lake, language: str, name: str, encoder: "TextEncoder", wording
         "encoder": encoder.name,
         "encoder_version": encoder.version,
         "rejected": embedded.refused.height,
-        "rejected_by_reason": counted(embedded.reasons),
+        "rejected_by_reason": counted(dict(embedded.refused.group_by("reason").len().iter_rows())),
         "data_version": lake.partition(TEXT.embeddings, language, name).data_version,
     }
 

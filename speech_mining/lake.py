@@ -31,6 +31,7 @@ import numpy.typing as npt
 import polars as pl
 from upath import UPath
 
+from speech_mining.atomic import sync
 from speech_mining.errors import LakeError
 from speech_mining.object_store import Cache, digest, send, sizes
 from speech_mining.records import Schema, conform
@@ -297,7 +298,7 @@ class Lake:
         final = Path(str(destination))
         final.parent.mkdir(parents=True, exist_ok=True)
         new.folder.rename(final)
-        _sync_folder(final.parent)
+        sync(final.parent)
 
     def _swap(self, pointer: UPath, generation: str) -> None:
         text = f"{generation}\n"
@@ -311,7 +312,7 @@ class Lake:
             handle.flush()
             os.fsync(handle.fileno())
         part.replace(final)
-        _sync_folder(final.parent)
+        sync(final.parent)
 
     def _remove_tree(self, path: UPath) -> None:
         """Take away a generation, or whatever else lies in a partition's folder.
@@ -429,11 +430,3 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

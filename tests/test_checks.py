@@ -20,6 +20,7 @@ from speech_mining.lake import Lake
 from speech_mining.quality.hours import hours_by_threshold
 from speech_mining.records import PAIRS, REJECTIONS, SEGMENTS
 from speech_mining.segmentation.audiobook import SECTIONS
+from tests.asset_checks import evaluated, offending
 
 S = 16_000
 
@@ -67,19 +68,7 @@ def _evaluate(home: Path, asset: str, partition: str | None) -> dict[str, dg.Ass
     """Run every check of an asset, as its run does after the asset is materialized."""
     settings = load_settings(home=home, languages="deu,eng")
     storage = Storage(url=settings.lake_url, scratch=str(home / "downloads"))
-    context = [dg.build_op_context(partition_key=partition)] if partition else []
-    return {
-        key.name: definition.op.compute_fn.decorated_fn(*context, storage=storage)  # type: ignore[union-attr]
-        for definition in checks(settings)
-        for key in definition.check_keys
-        if key.asset_key.to_user_string() == asset
-    }
-
-
-def _offending(evaluation: dg.AssetCheckResult) -> list[dict[str, Any]]:
-    table = evaluation.metadata["offending_rows"]
-    assert isinstance(table, dg.TableMetadataValue)
-    return [dict(record.data) for record in table.records]
+    return evaluated(checks(settings), storage, asset, partition)
 
 
 def test_a_sound_corpus_passes_every_check(tmp_path: Path) -> None:
@@ -98,14 +87,14 @@ def test_pairs_that_overlap_are_shown(tmp_path: Path) -> None:
     found = _evaluate(tmp_path, "s2s_corpus", "deu-eng")
     assert not found["no_overlap"].passed
     assert found["no_overlap"].severity == dg.AssetCheckSeverity.ERROR
-    assert len(_offending(found["no_overlap"])) >= 1
+    assert len(offending(found["no_overlap"])) >= 1
     assert found["one_to_one"].passed
 
 
 def test_a_score_below_the_threshold_is_shown(tmp_path: Path) -> None:
     _publish(Lake(tmp_path / "lake"), [_pair(1, 0, 0, 1.2), _pair(2, 10, 20, 1.01)])
     found = _evaluate(tmp_path, "s2s_corpus", "deu-eng")
-    assert [row["score"] for row in _offending(found["scores_reach_the_threshold"])] == [1.01]
+    assert [row["score"] for row in offending(found["scores_reach_the_threshold"])] == [1.01]
 
 
 def test_an_empty_corpus_is_told_by_the_hours_check(tmp_path: Path) -> None:
@@ -118,7 +107,7 @@ def test_an_empty_corpus_is_told_by_the_hours_check(tmp_path: Path) -> None:
 def test_a_pair_longer_than_a_segment_may_be_is_shown(tmp_path: Path) -> None:
     _publish(Lake(tmp_path / "lake"), [_pair(1, 0, 0, 1.2), _pair(2, 30, 30, 1.1, length_s=25)])
     found = _evaluate(tmp_path, "s2s_pairs", "deu-eng")
-    assert len(_offending(found["durations_within_bounds"])) >= 1
+    assert len(offending(found["durations_within_bounds"])) >= 1
     assert found["scores_reach_the_floor"].passed
 
 
@@ -134,12 +123,12 @@ def test_lost_speech_a_missing_recording_and_a_bad_vector_are_shown(tmp_path: Pa
     with lake.replace("speech_embeddings", "deu", "1") as new:
         new.write_array("vectors.npy", np.array([[1, 0], [0.5, 0]], np.float16))
     arrived = _evaluate(tmp_path, "deu/raw_audio", None)["every_recording_arrived"]
-    assert _offending(arrived)[0]["reason"] == "not_found"
+    assert offending(arrived)[0]["reason"] == "not_found"
     assert arrived.severity == dg.AssetCheckSeverity.WARN
     covered = _evaluate(tmp_path, "deu/segments", None)["speech_is_covered"]
-    assert _offending(covered)[0]["coverage"] == pytest.approx(0.5)
+    assert offending(covered)[0]["coverage"] == pytest.approx(0.5)
     unit = _evaluate(tmp_path, "deu/speech_embeddings", None)["vectors_are_unit"]
-    assert _offending(unit) == [{"row": 1, "length": 0.5}]
+    assert offending(unit) == [{"row": 1, "length": 0.5}]
 
 
 def _filled(frame: pl.DataFrame) -> pl.DataFrame:

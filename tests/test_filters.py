@@ -80,14 +80,6 @@ def _save(hub: Any, config: Any, path: Path, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    build_blaser(directory)
-    build_mutox(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
 def blaser(models: Path) -> BlaserQe:
     return BlaserQe("tiny_blaser", device="cpu", model_dir=models)
 

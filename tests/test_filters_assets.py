@@ -23,19 +23,13 @@ from speech_mining.lake import Lake
 from speech_mining.mining.kinds import SPEECH_TO_SPEECH
 from speech_mining.quality.summary import Mined, summarise
 from speech_mining.records import PAIRS, RECORDINGS, SEGMENTS, segment_id
-from tests.test_filters import DIMENSION, build_blaser, build_mutox, unit, vectors
+from tests.test_filters import DIMENSION, build_mutox, unit, vectors
 
 ROWS = 60
 BOOKS = ("1", "2")
 LENGTH = 0.2
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    build_blaser(directory)
-    build_mutox(directory)
-    return directory
+MINED = {"s2s": "deu-eng", "s2t": "deu-eng", "t2s": "eng-deu", "t2t": "eng-fra"}
+"""The pair that is mined of each kind."""
 
 
 def settings_of(home: Path, models: Path, **filters: Any) -> Settings:
@@ -75,19 +69,21 @@ def put_book(
         new.write_table("recordings.parquet", pl.DataFrame([told], schema=dict(RECORDINGS), orient="row"), RECORDINGS)
 
 
-def materialize(settings: Settings, *names: str, config: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Run layers of the pair (or `<language>/speech_index`), and return the metadata of the last."""
+def materialize(
+    settings: Settings, *names: str, pair: str = "", config: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """Run layers of a pair (or `<language>/<index>`), and return the metadata of the last; `config` is the corpus'."""
     definitions = build(settings)
     assets, resources = list(definitions.assets or []), dict(definitions.resources or {})
-    run_config = {"ops": {"s2s_corpus": {"config": dict(config)}}} if config else None
     for name in names:
         key = dg.AssetKey.from_user_string(name)
+        configured = config is not None and name.endswith("_corpus")
         done = dg.materialize(
             assets,  # type: ignore[arg-type]
             selection=[key],
-            partition_key=key.path[0] if len(key.path) > 1 else "deu-eng",
+            partition_key=key.path[0] if len(key.path) > 1 else pair or MINED[name[:3]],
             resources=resources,
-            run_config=run_config if name == "s2s_corpus" else None,
+            run_config={"ops": {name: {"config": dict(config or {})}}} if configured else None,
         )
         (event,) = done.asset_materializations_for_node(done.get_asset_materialization_events()[0].node_name)
     return {name: value.value for name, value in event.metadata.items()}

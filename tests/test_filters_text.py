@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,12 @@ from speech_mining.progress import Progress, silent
 from speech_mining.records import EMBEDDED_SENTENCES
 from speech_mining.text.embedding import Earlier, embed_shard
 from speech_mining.text.sentences import SENTENCES, Wording, sentence_ids
-from tests.test_filters import DIMENSION, build_blaser, build_mutox, unit, vectors
-from tests.test_filters_assets import BOTH, COLUMNS, ROWS, meanings, put_book
+from tests.test_filters import DIMENSION, unit, vectors
+from tests.test_filters_assets import BOTH, COLUMNS, MINED, ROWS, materialize, meanings, put_book
 
 SHARDS = {"a": "1", "b": "2"}
 """Shard → the book whose sentences it holds; `b` begins with three of `a`'s, which are repeats."""
 REPEATS = 3
-PAIRS = {"s2t": "deu-eng", "t2s": "eng-deu", "t2t": "eng-fra"}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    build_blaser(directory)
-    build_mutox(directory)
-    return directory
 
 
 def settings_of(home: Path, models: Path, **filters: Any) -> Settings:
@@ -49,9 +40,9 @@ def settings_of(home: Path, models: Path, **filters: Any) -> Settings:
         home=home,
         languages="deu",
         speech_pairs="",
-        speech_text_pairs=PAIRS["s2t"],
-        text_speech_pairs=PAIRS["t2s"],
-        text_pairs=PAIRS["t2t"],
+        speech_text_pairs=MINED["s2t"],
+        text_speech_pairs=MINED["t2s"],
+        text_pairs=MINED["t2t"],
         text={"shards": {"eng": ["x"], "fra": ["x"]}, "threshold": 1.06},
         encoder="sonar",
         text_encoder="sonar",
@@ -96,25 +87,6 @@ def put_repeats(lake: Lake, language: str) -> None:
             new.write_array(kept_file(shard), np.arange(rows) >= (REPEATS if shard == "b" else 0))
 
 
-def materialize(
-    settings: Settings, *names: str, pair: str = "", config: Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
-    """Run layers of a pair (or `<language>/<index>`), and return the metadata of the last."""
-    definitions = build(settings)
-    assets, resources = list(definitions.assets or []), dict(definitions.resources or {})
-    for name in names:
-        key = dg.AssetKey.from_user_string(name)
-        done = dg.materialize(
-            assets,  # type: ignore[arg-type]
-            selection=[key],
-            partition_key=key.path[0] if len(key.path) > 1 else pair or PAIRS[name[:3]],
-            resources=resources,
-            run_config={"ops": {name: {"config": dict(config)}}} if config else None,
-        )
-        (event,) = done.asset_materializations_for_node(done.get_asset_materialization_events()[0].node_name)
-    return {name: value.value for name, value in event.metadata.items()}
-
-
 @pytest.fixture(scope="module")
 def mined(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
     """A home whose pairs of the three kinds with text are mined."""
@@ -127,7 +99,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
         for shard in SHARDS:
             put_shard(lake, language, shard)
         put_repeats(lake, language)
-    layers = [f"{kind}_{layer}" for kind in PAIRS for layer in ("neighbours", "pairs")]
+    layers = [f"{kind}_{layer}" for kind in MINED for layer in ("neighbours", "pairs")]
     materialize(settings, "deu/speech_index", "eng/text_index", "fra/text_index", *layers)
     return home
 
@@ -159,7 +131,7 @@ def ids_of(kind: Kind) -> tuple[str, str]:
 
 @pytest.mark.parametrize("kind", [SPEECH_TO_TEXT, TEXT_TO_SPEECH, TEXT_TO_TEXT], ids=lambda kind: kind.name)
 def test_every_pair_with_text_is_scored_from_its_own_vectors(home: Path, models: Path, kind: Kind) -> None:
-    pair, ids = PAIRS[kind.name], ids_of(kind)
+    pair, ids = MINED[kind.name], ids_of(kind)
     told = materialize(settings_of(home, models, **BOTH), f"{kind.name}_pair_quality")
     scores = frame_of(home, f"{kind.name}_pair_quality", "scores.parquet", pair)
     pairs = frame_of(home, f"{kind.name}_pairs", "pairs.parquet", pair)
@@ -253,8 +225,8 @@ def test_each_kind_that_is_mined_has_its_layer_of_scores_and_its_corpus_waits_fo
 ) -> None:
     graph = build(settings_of(tmp_path, models, blaser="tiny_blaser")).resolve_asset_graph()
     names = {key.to_user_string() for key in graph.materializable_asset_keys}
-    assert {name for name in names if name.endswith("pair_quality")} == {f"{kind}_pair_quality" for kind in PAIRS}
-    for kind in PAIRS:
+    assert {name for name in names if name.endswith("pair_quality")} == {f"{kind}_pair_quality" for kind in MINED}
+    for kind in MINED:
         parents = {dg.AssetKey(f"{kind}_pairs"), dg.AssetKey(f"{kind}_pair_quality")}
         assert graph.get(dg.AssetKey(f"{kind}_corpus")).parent_keys == parents
     off = build(settings_of(tmp_path, models)).resolve_asset_graph()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,49 +19,13 @@ from resources.settings import LIBRARY
 from speech_mining.audio.decode import read_waveform
 from speech_mining.lake import Lake
 from tests.faulty_server import Answer, FaultyServer, faulty_server
+from tests.forked_runs import Runner
 from tests.raw_book import ITEM, RawBook, leftovers, section
 
 KILLS = 20
 LENGTH_S = 9
 PACE = (16_384, 0.01)
 """Bytes and seconds: a recording takes 0.1 to 0.2 s to arrive, so that kills fall into downloads too."""
-
-
-class Runner:
-    """The process that forks runs."""
-
-    def __init__(self) -> None:
-        root = Path(__file__).parent.parent
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kill_runner"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
-        )  # fmt: skip
-        assert self._line() == "ready"
-
-    def start(self, home: Path, url: str) -> int:
-        """Begin a run; returns its pid."""
-        self._say(json.dumps({"home": str(home), "url": url}))
-        return int(self._line())
-
-    def end(self) -> int:
-        """Wait for the run; 0 for success, negative for a signal."""
-        self._say("")
-        return int(self._line())
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
 
 
 @dataclass
@@ -106,7 +67,7 @@ def _layers(home: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
-    runner = Runner()
+    runner = Runner("tests.kill_runner")
     home = tmp_path_factory.mktemp("undisturbed")
     with faulty_server() as server:
         book = _prepare(server, home)
@@ -114,12 +75,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
         book.serve(recordings)
         for number, body in recordings.items():
             server.at(f"/download/{ITEM}/{number}.mp3", Answer(body, drip=PACE))
-        runner.start(home, server.url)
+        runner.start(home=home, url=server.url)
         assert runner.end() == 0
         again = tmp_path_factory.mktemp("again")
         _prepare(server, again)
         started = time.monotonic()
-        runner.start(again, server.url)
+        runner.start(home=again, url=server.url)
         assert runner.end() == 0
         took_s = time.monotonic() - started
         assert _content(home) == _content(again)
@@ -136,7 +97,7 @@ def test_a_book_killed_at_any_moment_is_whole_after_the_next_run_and_nothing_who
     for number in range(KILLS):
         home = tmp_path / str(number)
         book = _prepare(undisturbed.server, home)
-        pid = undisturbed.runner.start(home, undisturbed.server.url)
+        pid = undisturbed.runner.start(home=home, url=undisturbed.server.url)
         time.sleep(undisturbed.took_s * moments.uniform(0, 1))
         os.kill(pid, signal.SIGKILL)
         ended = undisturbed.runner.end()
@@ -144,7 +105,7 @@ def test_a_book_killed_at_any_moment_is_whole_after_the_next_run_and_nothing_who
         whole = _whole(book)
         reached.add(_reached(book, ended))
         book.asked()
-        undisturbed.runner.start(home, undisturbed.server.url)
+        undisturbed.runner.start(home=home, url=undisturbed.server.url)
         assert undisturbed.runner.end() == 0
         assert not whole & set(book.asked())
         assert _content(home) == undisturbed.content

@@ -21,6 +21,7 @@ from speech_mining.mining.kinds import SPEECH_TO_SPEECH
 from speech_mining.quality.audio_faults import FaultLimits, audio_faults, clipped_share
 from speech_mining.quality.catalogue import ask
 from speech_mining.quality.history import read_history
+from tests.asset_checks import evaluated, offending
 from tests.quality_lake import PAIRS_OF_DEMO, SECTION_S, S, pair, publish_book, publish_corpus, small_lake
 
 LIMITS = FaultLimits()
@@ -34,19 +35,7 @@ def _evaluate(home: Path, asset: str = "s2s_corpus", pair: str | None = "deu-eng
     """Every check of an asset, as its run does after the asset is materialized."""
     settings = _settings(home)
     storage = Storage(url=str(home / "lake"), scratch=str(home / "downloads"))
-    context = [dg.build_op_context(partition_key=pair)] if pair else []
-    return {
-        key.name: definition.op.compute_fn.decorated_fn(*context, storage=storage)  # type: ignore[union-attr]
-        for definition in quality_checks(settings)
-        for key in definition.check_keys
-        if key.asset_key.to_user_string() == asset
-    }
-
-
-def _offending(result: dg.AssetCheckResult) -> list[dict[str, Any]]:
-    table = result.metadata["offending_rows"]
-    assert isinstance(table, dg.TableMetadataValue)
-    return [dict(record.data) for record in table.records]
+    return evaluated(quality_checks(settings), storage, asset, pair)
 
 
 def test_a_sound_lake_passes_every_check(tmp_path: Path) -> None:
@@ -63,7 +52,7 @@ def test_the_sql_of_a_check_finds_its_evidence_again(tmp_path: Path) -> None:
     publish_book(lake, "deu", [(0, 5), (5, 10), (20, 24)], recurring=[(5, 10)])
     result = _evaluate(tmp_path)["no_preambles"]
     assert not result.passed and result.severity == dg.AssetCheckSeverity.ERROR
-    assert [row["start_sample"] for row in _offending(result)] == [5 * S]
+    assert [row["start_sample"] for row in offending(result)] == [5 * S]
     shown = re.search(r"```sql\n(.*)\n```", str(result.metadata["sql"].value), re.DOTALL)
     assert shown and ask(lake, shown[1]).height == 1
 
@@ -74,7 +63,7 @@ def test_odd_lengths_warn_from_their_share(tmp_path: Path) -> None:
     result = _evaluate(tmp_path)["lengths_agree"]
     assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
     assert result.metadata["odd_share"].value == 0.25
-    assert [(row["source_s"], row["target_s"]) for row in _offending(result)] == [(4.0, 16.0)]
+    assert [(row["source_s"], row["target_s"]) for row in offending(result)] == [(4.0, 16.0)]
 
 
 def test_recordings_that_are_there_twice_are_told(tmp_path: Path) -> None:
@@ -86,7 +75,7 @@ def test_recordings_that_are_there_twice_are_told(tmp_path: Path) -> None:
         new.write_frame("recordings.parquet", same.with_columns(audiobook=pl.lit("d2")))
     result = _evaluate(tmp_path, "deu/raw_audio", None)["recordings_are_distinct"]
     assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
-    assert [row["places"] for row in _offending(result)] == ["['d1/1', 'd2/1']"]
+    assert [row["places"] for row in offending(result)] == ["['d1/1', 'd2/1']"]
     assert _evaluate(tmp_path, "eng/raw_audio", None)["recordings_are_distinct"].passed
 
 

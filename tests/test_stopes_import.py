@@ -25,7 +25,7 @@ else:
 
 SPEECH = """
 # @package _global_
-launcher: {cluster: local, cache: {caching_dir: /tmp/cache}}
+launcher: {cluster: local, cache: {caching_dir: cache}}
 demo_dir: ???
 output_dir: .
 src_lang: deu
@@ -80,7 +80,7 @@ def why(found: Imported) -> dict[str, str]:
 
 
 def test_interpolations_are_resolved_as_omegaconf_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("S2S_TEST_ROOT", "/root")
+    monkeypatch.setenv("S2S_TEST_ROOT", "/archive")
     text = """
         number: 7
         whole: ${number}
@@ -101,7 +101,7 @@ def test_interpolations_are_resolved_as_omegaconf_does(tmp_path: Path, monkeypat
         "a.b.table": {"z": 7},
         "nested": 1,
         "list": [7, 8],
-        "env": "/root/data",
+        "env": "/archive/data",
         "fallback": "/else",
     }
     assert {key: config.value(key) for key in expected} == expected

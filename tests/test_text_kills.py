@@ -3,13 +3,10 @@ by the next run."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from speech_mining.lake import Lake
-from speech_mining.text.known_shards import list_again
+from speech_mining.text.known_shards import keep, list_again
+from tests.forked_runs import Runner
 from tests.raw_book import leftovers
 from tests.test_text_assets import FIRST, SECOND
 from tests.text_kill_runner import settings_of
@@ -27,43 +25,6 @@ LINES = 1200
 KILLS = (("text_sentences", 0), ("text_sentences", 1), ("text_embeddings", 0))
 """A run is killed while it is at the shard behind this one of this layer, or shortly after."""
 DELAY_S = 0.03
-
-
-class Runner:
-    """The process that forks runs."""
-
-    def __init__(self) -> None:
-        root = Path(__file__).parent.parent
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.text_kill_runner"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
-        )  # fmt: skip
-        assert self._line() == "ready"
-
-    def start(self, home: Path, shards: Path) -> int:
-        """Begin a run; returns its pid."""
-        self._say(json.dumps({"home": str(home), "shards": str(shards)}))
-        return int(self._line())
-
-    def end(self) -> int:
-        """Wait for the run; 0 for success, negative for a signal."""
-        self._say("")
-        return int(self._line())
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
 
 
 @dataclass
@@ -85,7 +46,8 @@ def _lines(seed: int) -> list[str]:
 
 def _list(home: Path, shards: Path) -> None:
     settings = settings_of(str(home), str(shards))
-    list_again(Lake(settings.lake_url), settings.text_shards, settings.text.format)
+    lake = Lake(settings.lake_url)
+    keep(lake, list_again(lake, settings.text_shards, settings.text.format))
 
 
 def _versions(home: Path) -> dict[tuple[str, str], str]:
@@ -109,16 +71,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("kills")
     shards, home, done = folder / "shards", folder / "home", folder / "done"
     shards.mkdir()
-    runner = Runner()
+    runner = Runner("tests.text_kill_runner")
     for content, names in ((1, "ab"), (2, "abc")):
         for name in names:
             (shards / f"{name}.txt").write_text("\n".join(_lines(ord(name) * content)))
         _list(home, shards)
         if content == 1:
-            runner.start(home, shards)
+            runner.start(home=home, shards=shards)
             assert runner.end() == 0
     shutil.copytree(home, done)
-    runner.start(done, shards)
+    runner.start(home=done, shards=shards)
     assert runner.end() == 0
     names = [path.name for path in sorted((done / "lake" / "text_sentences" / "eng").iterdir())]
     yield World(runner, shards, home, names, _versions(home), _versions(done))
@@ -141,7 +103,7 @@ def test_a_killed_run_leaves_every_shard_old_or_new_and_the_next_one_does_the_re
     for number, (layer, place) in enumerate(KILLS):
         home = tmp_path / str(number)
         shutil.copytree(world.home, home)
-        pid = world.runner.start(home, world.shards)
+        pid = world.runner.start(home=home, shards=world.shards)
         _wait_for(home, layer, world.names[place], world.after[layer, world.names[place]])
         time.sleep(chance.uniform(0, DELAY_S))
         os.kill(pid, signal.SIGKILL)
@@ -153,7 +115,7 @@ def test_a_killed_run_leaves_every_shard_old_or_new_and_the_next_one_does_the_re
             assert lake.partition(its_layer, "eng", name).damaged() == set()
         found.append(tuple(sorted(f"{key[0]} {key[1][0]}" for key in now if now[key] == world.after[key])))
         whole = {name: _pointer(home, name) for name in world.names if _is_new(world, now, name)}
-        world.runner.start(home, world.shards)
+        world.runner.start(home=home, shards=world.shards)
         assert world.runner.end() == 0
         assert _versions(home) == world.after and leftovers(home) == []
         assert {name: _pointer(home, name) for name in whole} == whole  # what was cleaned is not cleaned again
@@ -173,6 +135,6 @@ def _pointer(home: Path, name: str) -> int:
 def test_taken_in_from_nothing_the_shards_are_the_same_bytes(world: World, tmp_path: Path) -> None:
     done = world.home.with_name("done")
     _list(tmp_path, world.shards)
-    world.runner.start(tmp_path, world.shards)
+    world.runner.start(home=tmp_path, shards=world.shards)
     assert world.runner.end() == 0
     assert _content(tmp_path) == _content(done)

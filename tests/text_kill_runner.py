@@ -1,13 +1,6 @@
-"""Takes shards of text in, in a process of its own, forked after the imports so that several start at once.
-
-Speaks as `kill_runner` does: a line of JSON ({"home", "shards"}) for each run, and its pid; an empty line, and its end.
-"""
+"""Takes shards of text in, in a process of its own, which may be killed: see `forked_runs`."""
 
 from __future__ import annotations
-
-import json
-import os
-import sys
 
 import dagster as dg
 
@@ -16,7 +9,7 @@ from resources.settings import Settings, load_settings
 from s2s_assets.definitions import build
 from speech_mining.lake import Lake
 from speech_mining.text.known_shards import LAYER, SHARDS, TABLE
-from tests.kill_runner import learn
+from tests.forked_runs import serve
 
 LAYERS = ("text_sentences", "text_duplicates", "text_embeddings")
 
@@ -53,23 +46,5 @@ def take_in(home: str, shards: str) -> bool:
         )
 
 
-def main() -> None:
-    """Run until there is nothing more to run."""
-    print("ready", flush=True)
-    for line in sys.stdin:
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            done = take_in(**json.loads(line))
-            os.write(write, " ".join(sorted(sys.modules)).encode())
-            os._exit(0 if done else 1)
-        os.close(write)
-        print(pid, flush=True)
-        with os.fdopen(read, encoding="utf-8") as imported:
-            learn(imported.read())
-        sys.stdin.readline()  # until then the pid is nobody else's, and may be killed
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(take_in)

@@ -7,13 +7,13 @@ the module of its format.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
+from speech_mining.atomic import sync
 from speech_mining.corpora import cutting, fairseq, hugging_face, lhotse_shar, links, nemo, web_dataset
 from speech_mining.corpora.material import Material, Planned
 from speech_mining.errors import SettingsError
@@ -145,5 +145,4 @@ def _put(made: Path, out: Path, aside: Path) -> None:
 def _sync(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)

@@ -21,11 +21,12 @@ import langcodes
 import numpy as np
 import numpy.typing as npt
 
-from speech_mining.encoders.batches import length_batches
 from speech_mining.encoders.cards import OwnCard, own_cards, refuse_changed, sha256_once
+from speech_mining.encoders.feeding import Vectors
 from speech_mining.encoders.placement import Precision, placement
 from speech_mining.encoders.protocol import Embedded, Sentence
-from speech_mining.encoders.sonar import Refusal, Vectors, _as_float32, _Work, default_model_dir
+from speech_mining.encoders.sonar import default_model_dir
+from speech_mining.encoders.work import Refusal, Work, as_float32, embed_tokens
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 
@@ -301,15 +302,11 @@ class HuggingFaceText:
         """
         self._refuse_unknown({sentence.language for sentence in items})
         if not items:
-            return _Work(0, self.dimension, {}, progress).embedded()
+            return Work(0, self.dimension, {}, progress).embedded()
         tokens = self.load().tokens([sentence.text for sentence in items])
         refusals = {item: reason for item, given in enumerate(tokens) if (reason := self.load().refusal(given))}
-        work = _Work(len(items), self.dimension, refusals, progress)
-        kept = work.kept
-        for batch in length_batches([len(tokens[item]) for item in kept], self._max_batch_tokens):
-            chosen = kept[batch]
-            work.put(chosen, self.load().vectors([tokens[item] for item in chosen]))
-        return work.embedded()
+        work = Work(len(items), self.dimension, refusals, progress)
+        return embed_tokens(work, tokens, self.load().vectors, self._max_batch_tokens)
 
     def load(self) -> LoadedHuggingFace:
         """The model on its device, loaded at the first call.
@@ -409,7 +406,7 @@ class LoadedHuggingFace:
             pooled = pool(states.last_hidden_state, given_mask, self.recipe.poolings)
             for dense in self._dense:
                 pooled = dense(pooled)
-            return _as_float32(pooled)
+            return as_float32(pooled)
 
 
 def pool(states: Any, mask: Any, modes: Sequence[str]) -> Any:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speech_mining.encoders.batches import length_batches
+from speech_mining.encoders.feeding import Vectors
 from speech_mining.encoders.placement import Precision, placement
 from speech_mining.encoders.protocol import Embedded, Sentence
-from speech_mining.encoders.sonar import Refusal, Vectors, _as_float32, _AssetCards, _Work
+from speech_mining.encoders.sonar import _AssetCards
+from speech_mining.encoders.work import Refusal, Work, as_float32, embed_tokens
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 
@@ -99,15 +100,11 @@ class Laser:
         """
         self._refuse_unknown({sentence.language for sentence in items})
         if not items:
-            return _Work(0, self.dimension, {}, progress).embedded()
+            return Work(0, self.dimension, {}, progress).embedded()
         tokens = [self.load().tokens(self._normalised(sentence.text)) for sentence in items]
         refusals = {item: reason for item, given in enumerate(tokens) if (reason := self._refusal(given))}
-        work = _Work(len(items), self.dimension, refusals, progress)
-        kept = work.kept
-        for batch in length_batches([len(tokens[item]) for item in kept], self._max_batch_tokens):
-            chosen = kept[batch]
-            work.put(chosen, self.load().vectors([tokens[item] for item in chosen]))
-        return work.embedded()
+        work = Work(len(items), self.dimension, refusals, progress)
+        return embed_tokens(work, tokens, self.load().vectors, self._max_batch_tokens)
 
     def load(self) -> LoadedLaser:
         """The model on its device, loaded at the first call.
@@ -185,4 +182,4 @@ class LoadedLaser:
         for row, given in zip(padded, tokens, strict=True):
             row[: len(given)] = given
         with torch.inference_mode():
-            return _as_float32(self.model(torch.from_numpy(padded).to(self._device), torch.from_numpy(lengths)))
+            return as_float32(self.model(torch.from_numpy(padded).to(self._device), torch.from_numpy(lengths)))

@@ -23,11 +23,12 @@ import numpy.typing as npt
 from speech_mining.atomic import replacing
 from speech_mining.encoders.batches import Positions, length_batches
 from speech_mining.encoders.cards import sha256_once
-from speech_mining.encoders.feeding import Room, feed
+from speech_mining.encoders.feeding import Room, Vectors, feed
 from speech_mining.encoders.neural_inputs import INPUTS, SHORTEST_S, Floats, pad
 from speech_mining.encoders.placement import Precision, placement
-from speech_mining.encoders.protocol import Embedded, SpeechSpan
-from speech_mining.encoders.sonar import SILENT_RANGE, Refusal, Vectors, _as_float32, _Work
+from speech_mining.encoders.protocol import Embedded, SpeechSpan, refuse_stranger
+from speech_mining.encoders.sonar import SILENT_RANGE
+from speech_mining.encoders.work import Refusal, Work, as_float32
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import SAMPLE_RATE_HZ
@@ -172,14 +173,14 @@ class NeuralStudent:
             EncoderError: a span's language is not among `languages`, or the weights are damaged.
         """
         for span in items:
-            self._check(span)
+            refuse_stranger(span, self, "no speech of that language was in its training")
         refusals = {item: reason for item, span in enumerate(items) if (reason := self._refusal(span))}
-        work = _Work(len(items), self.dimension, refusals, progress)
+        work = Work(len(items), self.dimension, refusals, progress)
         if work.kept.size:
             self._embed_batches(items, work)
         return work.embedded()
 
-    def _embed_batches(self, items: Sequence[SpeechSpan], work: _Work) -> None:
+    def _embed_batches(self, items: Sequence[SpeechSpan], work: Work) -> None:
         lengths = np.array([span.end_sample - span.start_sample for span in items], np.int64)
         seconds = self._max_batch_seconds or (240.0 if self._loaded.device.type == "cuda" else 60.0)
         room = Room(lambda part: int(lengths[part].max()) * part.size)
@@ -201,19 +202,6 @@ class NeuralStudent:
     def _loaded(self) -> LoadedNetwork:
         device, dtype = placement(self._device, self._dtype)
         return LoadedNetwork(load_network(self.path, self.card), device, dtype)
-
-    def _check(self, span: SpeechSpan) -> None:
-        if span.language not in self.languages:
-            raise EncoderError(
-                f"The encoder {self.name} does not know the language {span.language!r}.",
-                expected=f"one of {', '.join(sorted(self.languages))}",
-                cause="no speech of that language was in its training",
-                fix="choose another encoder for this language, or train one",
-            )
-        if span.waveform.ndim != 1:
-            raise EncoderError(
-                f"A waveform has shape {span.waveform.shape}.", expected="(samples,), mono", fix="mix the channels"
-            )
 
     def _refusal(self, span: SpeechSpan) -> Refusal | None:
         return refuse(span.samples, self.card.shortest_s, self.card.longest_s)
@@ -237,7 +225,7 @@ class LoadedNetwork:
         padded, lengths = pad(inputs)
         with torch.inference_mode():
             heard = torch.from_numpy(padded).to(self.device, self._dtype)
-            return _as_float32(self._network(heard, torch.from_numpy(lengths).to(self.device)))
+            return as_float32(self._network(heard, torch.from_numpy(lengths).to(self.device)))
 
 
 def refuse(samples: npt.NDArray[np.float32], shortest_s: float, longest_s: float) -> Refusal | None:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import RejectionReason
 
@@ -67,6 +68,25 @@ class Embedded:
     lengths: npt.NDArray[np.float32] | None = None
     """float32 (accepted,): how long each row was before it was made a unit vector, where that means something: MuTox
     reads SONAR's vectors as they are."""
+
+
+def refuse_stranger(span: SpeechSpan, encoder: SpeechEncoder, cause: str) -> None:
+    """Hold a span against what an encoder was trained for.
+
+    Raises:
+        EncoderError: its language is not among the encoder's, or its waveform is not one-dimensional.
+    """
+    if span.language not in encoder.languages:
+        raise EncoderError(
+            f"The encoder {encoder.name} does not know the language {span.language!r}.",
+            expected=f"one of {', '.join(sorted(encoder.languages))}",
+            cause=cause,
+            fix="choose another encoder for this language, or train one",
+        )
+    if span.waveform.ndim != 1:
+        raise EncoderError(
+            f"A waveform has shape {span.waveform.shape}.", expected="(samples,), mono", fix="mix the channels"
+        )
 
 
 class SpeechEncoder(Protocol):

@@ -24,12 +24,13 @@ import numpy.typing as npt
 
 from speech_mining.encoders.batches import Positions, length_batches
 from speech_mining.encoders.cards import recorded_digests, refuse_changed, sha256_once
-from speech_mining.encoders.feeding import Room, feed
+from speech_mining.encoders.feeding import Room, Vectors, feed
 from speech_mining.encoders.placement import Precision, placement
-from speech_mining.encoders.protocol import Embedded, Rejected, Sentence, SpeechSpan
+from speech_mining.encoders.protocol import Embedded, Sentence, SpeechSpan
+from speech_mining.encoders.work import Refusal, Work, as_float32, embed_tokens
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
-from speech_mining.records import SAMPLE_RATE_HZ, RejectionReason
+from speech_mining.records import SAMPLE_RATE_HZ
 
 CODE_VERSION = "2"
 """Part of every version: raise it when the same weights would give other vectors."""
@@ -42,8 +43,6 @@ SILENT_RANGE = 1 / 32_768
 """A span that moves less than one step of 16-bit audio is silence. SONAR itself gives NaN for digital silence."""
 
 Waveform: TypeAlias = npt.NDArray[np.float32]
-Vectors: TypeAlias = npt.NDArray[np.float32]
-Refusal: TypeAlias = tuple[RejectionReason, str]
 _Item = TypeVar("_Item")
 
 # Kaldi's window and step, which fairseq2's filter bank uses: 25 ms and 10 ms.
@@ -193,14 +192,14 @@ class SonarSpeech:
             EncoderError: a span of a language that has no card here, or weights that are missing or damaged.
         """
         refusals = {item: reason for item, span in enumerate(items) if (reason := self._refusal(span))}
-        work = _Work(len(items), self.dimension, refusals, progress)
+        work = Work(len(items), self.dimension, refusals, progress)
         for language, positions in work.by_language([span.language for span in items]).items():
             model = self.load(language)
             self._embed_batches(model, items, positions, work)
         return work.embedded()
 
     def _embed_batches(
-        self, model: LoadedSpeech, items: Sequence[SpeechSpan], positions: Positions, work: _Work
+        self, model: LoadedSpeech, items: Sequence[SpeechSpan], positions: Positions, work: Work
     ) -> None:
         """Embed the spans at `positions`, whose language is the model's."""
         lengths = np.array([span.end_sample - span.start_sample for span in items], dtype=np.int64)
@@ -348,7 +347,7 @@ class LoadedSpeech:
             collated = prepared.collated or self._collate([prepared.features[int(item)] for item in prepared.items])
             frames = collated["seqs"].to(self.device, self.dtype, non_blocking=self.device.type == "cuda")
             layout = BatchLayout.of(frames, collated["seq_lens"])
-            return _as_float32(self.pipeline.model(frames, layout).sentence_embeddings)
+            return as_float32(self.pipeline.model(frames, layout).sentence_embeddings)
 
     def _features(self, waveform: Any) -> Any:
         return self._convert({"waveform": waveform[:, None], "sample_rate": float(SAMPLE_RATE_HZ)})["fbank"]
@@ -414,16 +413,12 @@ class SonarText:
         for language in {sentence.language for sentence in items}:
             self._code(language)
         if not items:
-            return _Work(0, self.dimension, {}, progress).embedded()
-        tokens = [self.load().tokens(sentence.text, self._code(sentence.language)) for sentence in items]
-        refusals = {item: reason for item, given in enumerate(tokens) if (reason := self.load().refusal(given))}
-        work = _Work(len(items), self.dimension, refusals, progress)
-        kept = work.kept
-        room = Room(lambda part: max(len(tokens[item]) for item in part) * part.size)
-        for batch in length_batches([len(tokens[item]) for item in kept], self._max_batch_tokens):
-            parts = room.run(kept[batch], lambda part: self.load().vectors([tokens[item] for item in part]))
-            work.put_parts(parts)
-        return work.embedded()
+            return Work(0, self.dimension, {}, progress).embedded()
+        model = self.load()
+        tokens = [model.tokens(sentence.text, self._code(sentence.language)) for sentence in items]
+        refusals = {item: reason for item, given in enumerate(tokens) if (reason := model.refusal(given))}
+        work = Work(len(items), self.dimension, refusals, progress)
+        return embed_tokens(work, tokens, model.vectors, self._max_batch_tokens)
 
     def load(self) -> LoadedText:
         """The model on its device, loaded at the first call.
@@ -492,59 +487,7 @@ class LoadedText:
 
         with torch.inference_mode():
             batch = extract_sequence_batch(self._collate(list(tokens)), self._device)
-            return _as_float32(self.pipeline.model(*batch).sentence_embeddings)
-
-
-class _Work:
-    """The rows of one call: filled batch by batch, handed back without what was rejected."""
-
-    def __init__(self, count: int, dimension: int, refusals: Mapping[int, Refusal], progress: Progress) -> None:
-        self._rows = np.zeros((count, dimension), dtype=np.float16)
-        self._lengths = np.zeros(count, dtype=np.float32)
-        self._refusals = dict(refusals)
-        self._progress, self._done = progress, len(refusals)
-        if count:
-            progress(self._done, count)
-
-    @property
-    def kept(self) -> npt.NDArray[np.int64]:
-        """Positions not rejected so far, increasing."""
-        return np.array([item for item in range(len(self._rows)) if item not in self._refusals], dtype=np.int64)
-
-    def by_language(self, languages: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
-        """Positions not rejected so far, apart by language."""
-        kept = self.kept
-        named = np.array([languages[item] for item in kept], dtype=object)
-        return {language: kept[named == language] for language in dict.fromkeys(named)}
-
-    def put(self, items: npt.NDArray[np.int64], vectors: Vectors) -> None:
-        """Store the unit rows of a batch; a row that is not a number, or zero, becomes a rejection."""
-        norms = np.linalg.norm(vectors, axis=1)
-        usable = np.isfinite(norms) & (norms > 0)
-        self._rows[items[usable]] = vectors[usable] / norms[usable, None]
-        self._lengths[items[usable]] = norms[usable]
-        for item in items[~usable]:
-            self._refusals[int(item)] = ("not_a_number", "the encoder's own output is not a direction")
-        self._count(len(items))
-
-    def put_parts(self, parts: Iterable[tuple[Positions, Vectors | None]]) -> None:
-        """Store parts of a batch as `feeding.Room.run` gives them; an item that no memory holds is a rejection."""
-        for items, vectors in parts:
-            if vectors is not None:
-                self.put(items, vectors)
-                continue
-            for item in items:
-                self._refusals[int(item)] = ("out_of_memory", "it does not fit in memory, even alone")
-            self._count(len(items))
-
-    def _count(self, items: int) -> None:
-        self._done += items
-        self._progress(self._done, len(self._rows))
-
-    def embedded(self) -> Embedded:
-        kept = self.kept
-        rejected = tuple(Rejected(item, *self._refusals[item]) for item in sorted(self._refusals))
-        return Embedded(self._rows[kept], kept, rejected, self._lengths[kept])
+            return as_float32(self.pipeline.model(*batch).sentence_embeddings)
 
 
 class _AssetCards:
@@ -781,11 +724,6 @@ def _feature_converter() -> Any:
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-
-
-def _as_float32(vectors: Any) -> Vectors:
-    rows: Vectors = vectors.float().cpu().numpy()
-    return rows
 
 
 def _macrolanguage(language: str) -> str | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,8 @@ import numpy.typing as npt
 
 from speech_mining.atomic import replacing
 from speech_mining.encoders.features import HOP, log_mel
-from speech_mining.encoders.protocol import Embedded, Rejected, SpeechSpan
+from speech_mining.encoders.protocol import Embedded, Rejected, SpeechSpan, refuse_stranger
+from speech_mining.encoders.threads import torch_threads
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import SAMPLE_RATE_HZ, RejectionReason
@@ -147,12 +147,12 @@ class Student:
             EncoderError: a span's language is not among `languages`, or its waveform is not one-dimensional.
         """
         for span in items:
-            self._check(span)
+            refuse_stranger(span, self, "it was trained for other narrators")
         refused = {item: reason for item, span in enumerate(items) if (reason := _refusal(span))}
         vectors = np.zeros((len(items), self.dimension), np.float16)
         done = len(refused)
         progress(done, len(items))
-        with _threads(self.threads):
+        with torch_threads(self.threads):
             for group in _by_recording(items, refused):
                 for item, heard in self._sums([items[index] for index in group]):
                     duration_s = len(items[group[item]].samples) / SAMPLE_RATE_HZ
@@ -176,19 +176,6 @@ class Student:
         """
         first = (chunk * frames * STRIDE) - REACH
         return self._networks[language](log_mel(waveform, first, frames * STRIDE + 2 * REACH))
-
-    def _check(self, span: SpeechSpan) -> None:
-        if span.language not in self.languages:
-            raise EncoderError(
-                f"The encoder {self.name} does not know the language {span.language!r}.",
-                expected=f"one of {', '.join(sorted(self.languages))}",
-                cause="it was trained for other narrators",
-                fix="choose another encoder for this language, or train one",
-            )
-        if span.waveform.ndim != 1:
-            raise EncoderError(
-                f"A waveform has shape {span.waveform.shape}.", expected="(samples,), mono", fix="mix the channels"
-            )
 
     def _sums(self, spans: Sequence[SpeechSpan]) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
         """Sum the frames of spans of one recording; each span comes out when its last chunk has been heard.
@@ -312,18 +299,6 @@ def _by_recording(items: Sequence[SpeechSpan], refused: Mapping[int, object]) ->
         if item not in refused:
             groups.setdefault((id(span.waveform), span.language), []).append(item)
     return list(groups.values())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _parse(content: bytes, path: Path) -> StudentWeights:

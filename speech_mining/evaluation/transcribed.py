@@ -31,13 +31,12 @@ class HeldOut:
     """What a split can be examined by.
 
     Args:
-        written: audio against its texts, with those of the other splits as distractors; None where too few clips have
-            one.
+        written: audio against its texts, with those of the other splits as distractors.
         spoken: audio against the same said by a clip in the translation's language; None where there is none.
         left_out: clips that lack a text which others have.
     """
 
-    written: TestSet | None
+    written: TestSet
     spoken: TestSet | None
     left_out: int
 

@@ -6,7 +6,6 @@ What belongs here knows words and letters of any language, and no vectors. Word 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -14,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.errors import EmbeddingError
+from speech_mining.text.sentences import Wording, as_read
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 
-_QUOTES = ('""', "''", "“”", "„“", "„”", "‘’", "‚‘", "«»", "»«", "‹›", "「」", "『』")
 # Chinese, Japanese, Thai, Lao, Khmer and Burmese put no spaces between words; Korean does.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
 
@@ -28,10 +27,7 @@ def normalised(text: str) -> str:
     White space becomes single spaces, and letters are composed (NFC), which changes no letter. `"A," he said, "B."` is
     not enclosed: its first quote ends before the last one begins.
     """
-    bare = " ".join(unicodedata.normalize("NFC", text).split())
-    while len(bare) > 1 and bare[0] + bare[-1] in _QUOTES and not set(bare[1:-1]) & {bare[0], bare[-1]}:
-        bare = bare[1:-1].strip()
-    return bare.lower()
+    return as_read(text, Wording(lower_case=True, strip_quotes=True))
 
 
 def word_errors(references: Sequence[str], retrieved: Sequence[str]) -> tuple[Counts, Counts]:

@@ -19,6 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from speech_mining.atomic import sync
 from speech_mining.errors import SpeechMiningError
 
 RIGHT, PARTLY, WRONG, SKIPPED, WITHDRAWN = "right", "partly", "wrong", "skipped", "withdrawn"
@@ -145,7 +146,7 @@ class Journal:
         with self.path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if new:
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
             yield file
 
     def _mend(self, file: FileIO) -> None:
@@ -276,11 +277,3 @@ def _is_time(value: str) -> bool:
         return datetime.fromisoformat(value.replace("Z", "+00:00")).tzinfo is not None
     except ValueError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

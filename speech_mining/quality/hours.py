@@ -75,6 +75,22 @@ def hours_by_threshold(pairs: Paths, *, thresholds: Sequence[float] | None = Non
     return pl.DataFrame(rows, schema=dict(HOURS), orient="row", infer_schema_length=None)
 
 
+def hours_together(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The hours of several corpora at each threshold, added up.
+
+    A threshold that one of them does not know is left out: a sum of some would mislead.
+
+    Args:
+        tables: columns `HOURS`, each from a floor of its own.
+
+    Returns:
+        Columns `HOURS`, by rising threshold.
+    """
+    every = pl.concat([pl.DataFrame(schema=dict(HOURS)), *tables])
+    known = every.filter(pl.len().over("threshold") == len(tables))
+    return known.group_by("threshold").sum().sort("threshold")
+
+
 def hours_of(samples: int) -> float:
     """Hours of so many samples at 16 kHz."""
     return samples / (SAMPLE_RATE_HZ * 3600)

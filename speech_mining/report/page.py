@@ -24,6 +24,7 @@ from speech_mining.listening.charts import accuracy_chart, distribution_chart, h
 from speech_mining.listening.judgements import Judged
 from speech_mining.listening.pages import language_name
 from speech_mining.listening.room import Wish, curve_of, told_suggestion, verdict_counts
+from speech_mining.quality.hours import hours_together
 from speech_mining.quality.summary import PairSummary, Summary
 from speech_mining.report.samples import Gathering, ReportPlan, Sample, Side
 
@@ -141,9 +142,7 @@ def _all_together(summary: Summary) -> str:
     tables = [pair.hours for pair in summary.language_pairs]
     if not tables:
         return ""
-    together = pl.concat(tables)
-    # a threshold that some pair does not know is left out: a sum of some would mislead
-    hours = together.filter(pl.len().over("threshold") == len(tables)).group_by("threshold").sum().sort("threshold")
+    hours = hours_together(tables)
     thresholds = {pair.threshold for pair in summary.language_pairs}
     chart = hours_chart(hours, thresholds.pop() if len(thresholds) == 1 else None, "Hours by threshold, all pairs")
     return (

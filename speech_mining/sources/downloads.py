@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from speech_mining.atomic import sync
 from speech_mining.errors import DownloadError
 from speech_mining.progress import Progress, silent
 from speech_mining.sources.addresses import ARCHIVE, is_archive_identifier
@@ -229,11 +230,7 @@ def put(part: Path, destination: Path) -> None:
     with part.open("rb+") as written:
         os.fsync(written.fileno())
     part.replace(destination)
-    folder = os.open(destination.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(destination.parent)
 
 
 class _Fetching:

@@ -5,9 +5,7 @@ Which encoder is the caller's choice; batching is the encoder's own.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,7 +47,6 @@ class EmbeddedShard:
     refused: pl.DataFrame
     """`REFUSED`: sentences that have no vector."""
     taken_over: int
-    reasons: Mapping[str, int] = field(default_factory=dict)
     lengths: Lengths | None = None
     """float32 (sentences,), of the vectors as the encoder made them; None: not known of all, or there is no vector."""
 
@@ -101,7 +98,6 @@ def embed_shard(
         vectors if has_vector.all() else vectors[has_vector],
         _refused(sentences, refused),
         sentences.height - len(new),
-        dict(Counter(reason for _, reason, _ in refused)),
         lengths.of(has_vector),
     )
 

@@ -48,10 +48,10 @@ def list_again(
     format: str,
     metas: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Listed:
-    """List every address, and keep what was found.
+    """List every address, and hold what is found against what was kept last.
 
     Args:
-        lake: where it is kept.
+        lake: where what was found last is kept.
         addresses: language → files, folders, globs, lists of files or URLs.
         format: of all shards, or "auto".
         metas: language → where the meta files of each of its addresses are, in the same order; see `list_shards`.
@@ -68,11 +68,15 @@ def list_again(
         for shard in _of_language(addresses[language], language, format, metas.get(language, ()))
     ]
     table = pl.DataFrame([_row(shard) for shard in found], schema=dict(SHARDS), orient="row")
-    with lake.replace(LAYER) as new:
-        new.write_table(TABLE, table, SHARDS)
     changed = table.join(before, on=["language", "shard", "version"], how="anti")
     by_language = {language: tuple(changed.filter(language=language)["shard"]) for language in sorted(addresses)}
     return Listed(table, by_language)
+
+
+def keep(lake: Lake, found: Listed) -> None:
+    """Keep what was found; once everybody who must know was told of what changed, since it is not told again."""
+    with lake.replace(LAYER) as new:
+        new.write_table(TABLE, found.shards, SHARDS)
 
 
 def known_shard(lake: Lake, language: str, name: str) -> Shard:

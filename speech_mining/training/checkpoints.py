@@ -6,15 +6,16 @@ under its name only when all three are on the disk. What they mean is `speech_mi
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from speech_mining.atomic import sync
+from speech_mining.object_store import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,15 +43,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     try:
         for name, tensors in ((WEIGHTS, checkpoint.weights), (OPTIMISER, checkpoint.optimiser)):
             save_file({one: tensor.detach().cpu().contiguous() for one, tensor in sorted(tensors.items())}, part / name)
-        digests = {name: _sha256(part / name) for name in (WEIGHTS, OPTIMISER)}
+        digests = {name: digest(part / name) for name in (WEIGHTS, OPTIMISER)}
         told = {"update": checkpoint.update, "state": dict(checkpoint.state), "sha256": digests}
         (part / STATE).write_text(json.dumps(told, sort_keys=True), "utf-8")
         for name in (WEIGHTS, OPTIMISER, STATE, "."):
-            _sync(part / name)
+            sync(part / name)
         whole = folder / f"{_PREFIX}{checkpoint.update:08d}"
         shutil.rmtree(whole, ignore_errors=True)
         part.rename(whole)
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -77,8 +78,8 @@ def _read(place: Path) -> Checkpoint:
 
     try:
         told = json.loads((place / STATE).read_text("utf-8"))
-        for name, digest in told["sha256"].items():
-            if _sha256(place / name) != digest:
+        for name, written in told["sha256"].items():
+            if digest(place / name) != written:
                 raise _DamagedError(f"{name} is not what was written")
         return Checkpoint(told["update"], load_file(place / WEIGHTS), load_file(place / OPTIMISER), told["state"])
     except (OSError, ValueError, KeyError) as error:
@@ -89,20 +90,3 @@ def _delete_but(folder: Path, kept: Path) -> None:
     for other in (*folder.glob(f"{_PREFIX}*"), *folder.glob(".part-*")):
         if other != kept:
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Let what was written reach the disk: without it a power cut can leave an empty file under the final name."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

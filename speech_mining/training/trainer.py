@@ -35,6 +35,7 @@ from speech_mining.encoders.neural_inputs import SHORTEST_S, Floats, pad
 from speech_mining.encoders.neural_network import Masks, NetworkShape, StudentNetwork, build_network, start_network
 from speech_mining.encoders.neural_student import StudentCard, save_neural_student
 from speech_mining.encoders.placement import chosen_device
+from speech_mining.encoders.threads import torch_threads
 from speech_mining.errors import EncoderError
 from speech_mining.progress import Progress
 from speech_mining.records import SAMPLE_RATE_HZ
@@ -120,7 +121,7 @@ def run(
     examined, unexamined = _within_limits(dev, config, "to examine the student on")
     if kept.dimension != examined.dimension:
         raise EncoderError(f"Targets of {kept.dimension} and of {examined.dimension} dimensions.", expected="one space")
-    with _threads(config.threads), torch.random.fork_rng(), _accelerator(config) as accelerator:
+    with torch_threads(config.threads), torch.random.fork_rng(), _accelerator(config) as accelerator:
         tell = tell if accelerator.is_main_process else _mute
         if unexamined:
             tell(f"{len(unexamined)} dev clips are left out: {_counted(unexamined)}.")
@@ -522,16 +523,6 @@ def _precision(config: StudentConfig, on_cpu: bool) -> str:
     if config.precision != "auto":
         return "no" if config.precision == "fp32" else config.precision
     return "no" if on_cpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _copy(source: Path, target: Path) -> None:
