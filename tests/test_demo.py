@@ -20,7 +20,7 @@ from speech_mining.corpora.manifest import read_manifest
 from speech_mining.lake import STAGING, Lake
 from speech_mining.records import RECORDINGS, SEGMENTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # the whole demo, several times
 
 LANGUAGES = ["deu", "eng", "fra", "spa"]
 PAIRS = ["deu-eng", "deu-fra", "deu-spa", "eng-fra", "eng-spa", "fra-spa"]
