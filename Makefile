@@ -4,7 +4,7 @@ S2S_HOME ?= s2s_home
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo dev test check lint types bench clean help
+.PHONY: demo dev test check lint types bench audit clean help
 
 help:
 	@echo "make demo    mine the embedded miniature library, end to end"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint, strict types, tests"
 	@echo "make bench   run the benchmarks against named peers"
+	@echo "make audit   look for published vulnerabilities of what is installed"
 
 # uv resolves a hundred packages in seconds where pip needs minutes; the constraints pin every one of them.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -41,6 +42,10 @@ check: lint types test
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Advisories are published somewhere: where that is out of reach the audit says that it was skipped, and ends well.
+audit: $(INSTALLED)
+	$(BIN)/python deploy/audit.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

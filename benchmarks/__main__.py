@@ -19,6 +19,8 @@ BENCHMARKS = (
     "benchmarks.duplicates",
     "benchmarks.text",
     "benchmarks.cutting",
+    "benchmarks.orchestration",
+    "benchmarks.scale",
 )
 
 

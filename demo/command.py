@@ -91,8 +91,14 @@ def _materialise(home: Path) -> tuple[Summary, Settings]:
 
 
 def _impatient(settings: Settings) -> Settings:
-    """The same, but for a person who waits: a step that found no server is not tried again for minutes."""
-    return settings.model_copy(update={"librivox": settings.librivox.model_copy(update={"step_retries": 0})})
+    """The same, but for a person who waits: nothing is tried again for minutes, and Ctrl-C ends a step for good.
+
+    Dagster takes an interrupt of a step that has a retry policy for one more reason to try it again.
+    """
+    never = {"librivox": {"step_retries": 0}, "memory": {"retries": 0}}
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=changes) for name, changes in never.items()}
+    )
 
 
 def _tell_of_retries(tell: Callable[[str], None]) -> None:

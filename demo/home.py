@@ -8,26 +8,41 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import dagster as dg
-
-from resources.compute import CPU, DOWNLOAD, GPU
+from resources.pools import INSTANCE
+from resources.pools import set_pools as set_pools  # `s2s demo` and `make dev` set them on a home that they prepare
 from resources.settings import FILE, Settings, load_settings
 from speech_mining.atomic import replacing
 
-INSTANCE = "dagster"
-
 _DAGSTER_YAML = """\
 # A Dagster instance for one machine: runs, events and schedules in SQLite files beside this one.
+# docs/resources.md says what each line is for; deploy/dagster.yaml is the one for production.
 telemetry:
   enabled: false
 nux:
   enabled: false
+
 concurrency:
   pools:
-    granularity: op
+    granularity: op                         # a pool counts steps; `s2s pools` shows them, pools.* in s2s.toml set them
+  runs:
+    max_concurrent_runs: 4                  # a run is a process of 150 MB, each step at work another
+
+# A run whose process dies is ended by the code server that began it. Its places in the pools come free after this.
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 30
+
+# A run that died (and did not end with an error of ours) is launched again, with half the batch and half the memory.
+run_retries:
+  enabled: true
+  max_retries: 3
+  retry_on_asset_or_op_failure: false
+
+# Ticks are kept for the UI's timelines; without an end they outgrow all else (one sensor: 2 880 a day).
+retention:
+  schedule: { purge_after_days: 90 }
+  sensor: { purge_after_days: { skipped: 7, success: 30, failure: 90, started: 30 } }
+  auto_materialize: { purge_after_days: { skipped: 7, success: 30, failure: 90, started: 30 } }
 """
 
 _S2S_TOML = """\
@@ -60,10 +75,3 @@ def prepare_home(home: Path) -> Settings:
             with replacing(path) as part:
                 part.write_text(text, "utf-8")
     return load_settings()
-
-
-def set_pools(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """Give each pool the number of steps that the settings allow at once."""
-    limits = {GPU: settings.pools.gpu, CPU: settings.pools.cpu, DOWNLOAD: settings.pools.download}
-    for pool, limit in limits.items():
-        instance.event_log_storage.set_concurrency_slots(pool, limit)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from demo.home import prepare_home, set_pools
+from demo.home import prepare_home
 from demo.pipeline import release_killed_runs
+from resources.dead_runs import end_dead_runs
+from resources.pools import set_pools
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
     with dg.DagsterInstance.get() as instance:
         set_pools(instance, settings)
         release_killed_runs(instance)
+        end_dead_runs(instance)
     workspace = Path(__file__).parent.parent / "workspace.yaml"
     command = ["dagster", "dev", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(chosen.port)]
     os.execv(sys.executable, [sys.executable, "-m", *command])

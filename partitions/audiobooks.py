@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+ADDED_AT_ONCE = 10_000
+"""SQLite takes 32 766 values in a statement (Debian's 250 000), and a first reading of English may bring more books."""
+
 
 def audiobooks(language: str) -> dg.DynamicPartitionsDefinition:
     """The audiobooks known in a language; a key is the catalogue's id of the project, digits only."""
@@ -25,8 +28,8 @@ def add_audiobooks(instance: dg.DagsterInstance, language: str, found: Iterable[
     name = _set_name(language)
     known = set(instance.get_dynamic_partitions(name))
     new = [book for book in dict.fromkeys(found) if book not in known]
-    if new:
-        instance.add_dynamic_partitions(name, new)
+    for first in range(0, len(new), ADDED_AT_ONCE):
+        instance.add_dynamic_partitions(name, new[first : first + ADDED_AT_ONCE])
     return new
 
 

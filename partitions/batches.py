@@ -5,15 +5,27 @@ Names and order only; what is made of a partition is the layer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from partitions.audiobooks import known_audiobooks
 
 BATCH = dg.BackfillPolicy.multi_run(max_partitions_per_run=50)
 """A run that does nothing costs 14 to 24 s; 50 audiobooks in one run share that cost."""
+
+TELL_EVERY_S = 15.0
+"""How often a batch tells how far it is: a line is an event in the database, and one a book was a third of them all."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,31 @@ def batches(known: Sequence[str], wanted: Sequence[str], most: int) -> list[Batc
     return [Batch(books[0], books[-1], tuple(books)) for books in cut]
 
 
+def keys_of_run(known: Sequence[str], tags: Mapping[str, str]) -> list[str] | None:
+    """Which of a set's keys a run is of, in the set's order; None for a run of none, such as a check by itself.
+
+    Args:
+        known: the set's keys, in its order.
+        tags: of the run.
+    """
+    if PARTITION_NAME_TAG in tags:
+        return [tags[PARTITION_NAME_TAG]]
+    if ASSET_PARTITION_RANGE_START_TAG not in tags:
+        return None
+    place = {key: number for number, key in enumerate(known)}
+    first, last = (place[tags[tag]] for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+    return list(known[first : last + 1])
+
+
+def books_of_run(language: str) -> list[str] | None:
+    """The audiobooks of the run that this is called in; None in a run of none, and in no run at all."""
+    try:
+        context = dg.AssetCheckExecutionContext.get()
+    except dg.DagsterInvariantViolationError:
+        return None
+    return keys_of_run(known_audiobooks(context.instance, language), context.run.tags)
+
+
 def each_partition(
     context: dg.AssetExecutionContext,
     materialise: Callable[[str], Mapping[str, Any]],
@@ -69,10 +106,13 @@ def each_partition(
     done: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, Exception] = {}
     books = list(context.partition_keys)
+    told_at = time.monotonic()
     for number, book in enumerate(books, start=1):
         try:
             done[book] = materialise(book)
-            context.log.info(f"{number} of {len(books)}: {context.asset_key.to_user_string()} {book}")
+            if time.monotonic() - told_at > TELL_EVERY_S or number == len(books):
+                told_at = time.monotonic()
+                context.log.info(f"{number} of {len(books)}: {context.asset_key.to_user_string()} {book}")
         except expected as error:
             failed[book] = error
             context.log.error(f"{number} of {len(books)}: {book} failed: {error}")
@@ -85,5 +125,19 @@ def each_partition(
             metadata={book: dg.MetadataValue.text(str(error)) for book, error in failed.items()},
             allow_retries=False,
         )
-    for book, metadata in done.items():
-        context.add_asset_metadata(metadata, partition_key=book)
+    with _set_read_once(context.instance):
+        for book, metadata in done.items():
+            context.add_asset_metadata(metadata, partition_key=book)
+
+
+@contextmanager
+def _set_read_once(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Read a set of partitions once: Dagster reads all of it for every partition that metadata are added to.
+
+    For English, 12 426 audiobooks, that took 0.05 s of a core a book and layer.
+    """
+    vars(instance)["get_dynamic_partitions"] = functools.cache(instance.get_dynamic_partitions)
+    try:
+        yield
+    finally:
+        del vars(instance)["get_dynamic_partitions"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from resources.gpu_steps import Means
 from resources.settings import STUDENT, Settings
 from speech_mining.encoders.choice import (
     SPEECH_CHOICES,
@@ -36,6 +37,7 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     model_dir: str = Field(default="", description="Folder of cards and models of one's own; empty: S2S_MODEL_DIR.")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1'.")
+    batch_share: float = Field(default=1.0, description="Of an encoder's batch; less after a death by memory.")
 
     @classmethod
     def of(cls, settings: Settings) -> Encoders:
@@ -48,6 +50,11 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
             model_dir=str(settings.model_dir or ""),
             device=settings.device,
         )
+
+    def given(self, means: Means) -> Encoders:
+        """The same, on the device and with the share of a batch that a step was given."""
+        named = {"device": means.device or self.device, "batch_share": means.batch_share}
+        return Encoders(**{**{name: getattr(self, name) for name in type(self).model_fields}, **named})
 
     def speech(self, language: str, lake: Lake | None = None) -> SpeechEncoder:
         """The encoder that embeds speech of a language.
@@ -75,7 +82,9 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The encoder of speech that a name means; `student:<name>` is what was promoted of that student."""
         if lake is not None and chosen.startswith(STUDENT):
             chosen = str(promoted_weights(lake, chosen.removeprefix(STUDENT)))
-        return speech_encoder(chosen, language, model_dir=self._folder, device=self.device)
+        return speech_encoder(
+            chosen, language, model_dir=self._folder, device=self.device, batch_share=self.batch_share
+        )
 
     def text(self, language: str) -> TextEncoder:
         """The encoder that embeds sentences of a language.
@@ -98,7 +107,7 @@ class Encoders(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def text_named(self, chosen: str) -> TextEncoder:
         """The encoder of text that a name means."""
-        return text_encoder(chosen, model_dir=self._folder, device=self.device)
+        return text_encoder(chosen, model_dir=self._folder, device=self.device, batch_share=self.batch_share)
 
     @property
     def _folder(self) -> Path | None:

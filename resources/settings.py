@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,6 +21,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from resources.operation_settings import (
+    AlertSettings,
+    DeviceSettings,
+    FanOutSettings,
+    FreshnessSettings,
+    KubernetesSettings,
+    Language,
+    MemorySettings,
+    PoolSettings,
+    ReembeddingSettings,
+    Strict,
+)
+from resources.secrets import holds_secret, secrets_in
 from speech_mining.errors import SettingsError
 from speech_mining.text.rules import Cleaning
 
@@ -34,15 +47,10 @@ LIBRARY = Path(__file__).parent.parent / "demo" / "library"
 STUDENT = "student:"
 """Before the name of a student of one's own, where an encoder is named."""
 
-Language = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 StudentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SegmentationSettings(_Strict):
+class SegmentationSettings(Strict):
     """How recordings are cut into candidate segments."""
 
     min_s: float = Field(3.0, gt=0, description="Shortest segment, seconds.")
@@ -69,7 +77,7 @@ class SegmentationSettings(_Strict):
         return self
 
 
-class MiningSettings(_Strict):
+class MiningSettings(Strict):
     """How neighbours become pairs, and pairs a corpus."""
 
     k: int = Field(16, ge=1, le=256, description="Neighbours in each direction (the paper's 16).")
@@ -80,7 +88,9 @@ class MiningSettings(_Strict):
     selection: Literal["greedy", "optimal"] = Field(
         "greedy", description="Of overlapping pairs: the best first, or the most margin in all (on the source side)."
     )
-    memory_gb: float | None = Field(None, gt=0, description="Memory for the search; default: a share of the machine's.")
+    memory_gb: float | None = Field(
+        None, gt=0, description="Memory for one search; default: its share of the machine's (memory.gpu_share)."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> MiningSettings:
@@ -89,7 +99,7 @@ class MiningSettings(_Strict):
         return self
 
 
-class FilterSettings(_Strict):
+class FilterSettings(Strict):
     """Which models judge the pairs by their embeddings, and what a pair must reach; the encoder must be SONAR."""
 
     blaser: str = Field("", description="Card of BLASER 2.0-QE, such as 'blaser_2_0_qe'; empty: off.")
@@ -138,7 +148,7 @@ class FilterSettings(_Strict):
         return (*(("blaser_qe",) if self.blaser else ()), *of_mutox)
 
 
-class RecurringSettings(_Strict):
+class RecurringSettings(Strict):
     """When a segment counts as a preamble: the same words in many recordings of a language."""
 
     similarity: float = Field(0.95, gt=0, le=1, description="Cosine from which two segments say the same.")
@@ -146,7 +156,7 @@ class RecurringSettings(_Strict):
     min_share: float = Field(0.05, ge=0, le=1, description="Share of the language's recordings it must be heard in.")
 
 
-class LibriVoxSettings(_Strict):
+class LibriVoxSettings(Strict):
     """How politely recordings are fetched, and from where."""
 
     user_agent_contact: str = Field("", description="An address that an archive's operators may write to.")
@@ -173,7 +183,7 @@ class LibriVoxSettings(_Strict):
         return {origin: [told] if isinstance(told, str) else told for origin, told in value.items()}
 
 
-class StorageSettings(_Strict):
+class StorageSettings(Strict):
     """What the lake's keeper may take of the disks, beside the lake."""
 
     reserve_mb: int = Field(512, ge=0, description="What must stay free when a book starts to be fetched.")
@@ -182,7 +192,7 @@ class StorageSettings(_Strict):
     wait_for_writer_s: float = Field(10.0, ge=0, description="How long another writer of a book is waited for.")
 
 
-class IngestSettings(_Strict):
+class IngestSettings(Strict):
     """How fast the sensor `audiobooks` asks for new audiobooks."""
 
     books_a_run: int = Field(25, ge=1, le=1000, description="Audiobooks of one run, at most.")
@@ -190,7 +200,7 @@ class IngestSettings(_Strict):
     retry_hours: float = Field(6.0, gt=0, description="How often what is missing or incomplete is tried again.")
 
 
-class StudentSettings(_Strict):
+class StudentSettings(Strict):
     """A student: an encoder of speech that is trained here, from transcribed speech into a teacher's space."""
 
     data: tuple[Path, ...] = Field(min_length=1, description="Sets of transcribed speech, see docs/training.md.")
@@ -213,7 +223,7 @@ class StudentSettings(_Strict):
     )
 
 
-class TextSettings(_Strict):
+class TextSettings(Strict):
     """Text: where it is, and how speech is mined against it. How it is cleaned is `cleaning`."""
 
     shards: dict[Language, tuple[str, ...]] = Field(
@@ -229,7 +239,9 @@ class TextSettings(_Strict):
     cleaning: dict[str, Any] = Field(default_factory=dict, description="What is kept of a text: see docs/text.md.")
     lower_case: bool = Field(False, description="Whether the encoder reads lower case, as LASER does.")
     strip_quotes: bool = Field(False, description="Whether quotes around a whole sentence are kept from the encoder.")
-    memory_gb: float = Field(4.0, gt=0, description="Memory for finding what is repeated across shards.")
+    memory_gb: float | None = Field(
+        None, gt=0, description="Memory for finding what is repeated across shards; default: 4, or its share if less."
+    )
 
     @field_validator("shards")
     @classmethod
@@ -272,7 +284,7 @@ class TextSettings(_Strict):
         return self
 
 
-class QualitySettings(_Strict):
+class QualitySettings(Strict):
     """What the checks of quality let pass."""
 
     score_shift: float = Field(
@@ -288,7 +300,7 @@ class QualitySettings(_Strict):
     heard_recordings: int = Field(8, ge=0, description="Recordings of each side that are decoded to look for clipping.")
 
 
-class ExportSettings(_Strict):
+class ExportSettings(Strict):
     """In which formats corpora are exported whenever they change, and what is held out of them."""
 
     formats: tuple[Literal["hugging-face", "lhotse-shar", "web-dataset", "fairseq", "nemo", "links"], ...] = Field(
@@ -298,7 +310,7 @@ class ExportSettings(_Strict):
     test_share: float = Field(0.05, ge=0, lt=0.5, description="Audiobooks and readers held out for test.")
 
 
-class PublishedSettings(_Strict):
+class PublishedSettings(Strict):
     """A manifest that others have published, to hold ours against."""
 
     manifest: Path = Field(description="A table, plain or gzipped, its first column the score.")
@@ -314,14 +326,6 @@ class PublishedSettings(_Strict):
         if any(given) and not all(given):
             raise ValueError("source, target and pattern belong together")
         return self
-
-
-class PoolSettings(_Strict):
-    """How many steps of a kind run at once on this instance."""
-
-    gpu: int = Field(1, ge=1)
-    cpu: int = Field(2, ge=1)
-    download: int = Field(2, ge=1)
 
 
 class Settings(BaseSettings):
@@ -359,18 +363,28 @@ class Settings(BaseSettings):
     text_truth: Path | None = Field(None, description="Known texts of speech, to compare with (parquet).")
     segmentation: SegmentationSettings = SegmentationSettings()
     mining: MiningSettings = MiningSettings()
+    fan_out: FanOutSettings = FanOutSettings()
     filters: FilterSettings = FilterSettings()
     recurring: RecurringSettings = RecurringSettings()
     text: TextSettings = TextSettings()
     librivox: LibriVoxSettings = LibriVoxSettings()
     storage: StorageSettings = StorageSettings()
     ingest: IngestSettings = IngestSettings()
+    reembedding: ReembeddingSettings = ReembeddingSettings()
     quality: QualitySettings = QualitySettings()
     exports: ExportSettings = ExportSettings()
     published: dict[StudentName, PublishedSettings] = Field(
         default_factory=dict, description="Name → a manifest of others, to compare with."
     )
+    freshness: FreshnessSettings = FreshnessSettings()
+    alerts: AlertSettings = AlertSettings()
     pools: PoolSettings = PoolSettings()
+    memory: MemorySettings = MemorySettings()
+    devices: DeviceSettings = DeviceSettings()
+    execution: Literal["local", "k8s"] = Field(
+        "local", description="Where steps run: processes of this machine, or a Kubernetes pod each."
+    )
+    kubernetes: KubernetesSettings = KubernetesSettings()
     catalogue_cron: str = Field("0 1 * * *", description="When the catalogue is read again.")
     remine_cron: str = Field("0 3 * * 1", description="When languages with new audiobooks are indexed and mined.")
 
@@ -424,6 +438,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _ages_are_of_what_is_mined(self) -> Settings:
+        mined = {pair for kind in ("s2s", "s2t", "t2s", "t2t") for pair in self.pairs_of(kind)}
+        known = {"languages": {*self.languages, *self.text_languages}, "pairs": mined}
+        for name, there in known.items():
+            if unknown := sorted(set(getattr(self.freshness, name)) - there):
+                raise ValueError(f"freshness.{name}: {', '.join(unknown)}: nothing of that name is indexed or mined")
+        return self
+
+    @model_validator(mode="after")
     def _students_are_there(self) -> Settings:
         for chosen in (self.encoder, *self.encoders.values()):
             if chosen.startswith(STUDENT) and chosen.removeprefix(STUDENT) not in self.students:
@@ -436,6 +459,15 @@ class Settings(BaseSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> Settings:
+        for name in secrets_in(self.model_dump(mode="json")):
+            raise ValueError(
+                f"{name} has an address with a user, a key or a signature in it, and settings are shown to everybody: "
+                "take it out, and give it in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://"
+            )
+        return self
 
     @property
     def lake_url(self) -> str:
@@ -470,6 +502,11 @@ class Settings(BaseSettings):
             return tuple(f"{spoken}-{written}" for spoken in sorted(self.languages) for written in self.text_languages)
         named = {"s2t": self.speech_text_pairs, "t2s": self.text_speech_pairs, "t2t": self.text_pairs}
         return tuple(sorted(named[kind] or ()))
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether the neighbours of a pair are searched in blocks that are steps of their own."""
+        return self.execution == "k8s" if self.fan_out.enabled is None else self.fan_out.enabled
 
     def threshold_of(self, kind: str) -> float:
         """The score from which pairs of a kind enter its corpus."""
@@ -516,7 +553,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "the settings together"
         raise SettingsError(
-            f"The setting {name} is wrong: {first['msg']} (found {first.get('input')!r}).",
+            f"The setting {name} is wrong: {first['msg']}{_found(name, first.get('input'))}.",
             cause=f"{home() / FILE}, or an environment variable that starts with S2S_",
             fix="correct it there; `s2s settings` shows every name, its value and where it came from",
         ) from None
@@ -526,6 +563,13 @@ def load_settings(**overrides: Any) -> Settings:
             expected='TOML, such as: languages = ["deu", "eng"]',
             fix="correct the file, or move it away to use the defaults",
         ) from None
+
+
+def _found(name: str, value: object) -> str:
+    """What was met; nothing where it may be an address that somebody must not read, nor where it is all settings."""
+    told = repr(value)
+    hidden = name.startswith("alerts") or isinstance(value, (Mapping, BaseModel)) or holds_secret(told)
+    return "" if hidden else f" (found {told})"
 
 
 def origins(settings: Settings) -> Mapping[str, tuple[str, str]]:
@@ -550,7 +594,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         if (
             isinstance(value, Mapping)
             and value
-            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "meta", "cleaning"}
+            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "meta", "cleaning", "assets"}
         ):
             found += _flat(value, f"{prefix}{name}.")
         else:

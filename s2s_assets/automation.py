@@ -18,8 +18,8 @@ def automation(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.S
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=30,
         description="New recordings lead to their audiobook's layers, their language's index at the next tick of "
-        "S2S_REMINE_CRON, and exactly that language's pairs. What was there before it was first turned on wants one "
-        "backfill by hand. The sensor `audiobooks` brings the recordings.",
+        "S2S_REMINE_CRON, and exactly that language's pairs; a changed threshold to corpora alone. What was there "
+        "before it was first turned on wants one backfill by hand. The sensor `audiobooks` brings the recordings.",
     )
     read_catalogue = dg.ScheduleDefinition(
         name="read_catalogue",

@@ -14,7 +14,7 @@ import polars as pl
 
 from partitions.audiobooks import add_audiobooks, audiobooks
 from partitions.languages import layer
-from resources.compute import DOWNLOAD, OWNERS, network_retries
+from resources.compute import DOWNLOAD, OWNERS, network_retries, step_tags
 from resources.external import report_listed
 from resources.librivox import LibriVox, wish_of
 from resources.metadata import column_schema, listed, rejected, rows
@@ -34,6 +34,7 @@ def catalogue(settings: Settings) -> dg.AssetsDefinition:
         group_name="librivox",
         kinds={"api", "parquet"},
         owners=OWNERS,
+        op_tags=step_tags(DOWNLOAD, "catalogue", settings),
         pool=DOWNLOAD,
         retry_policy=network_retries(settings.librivox.step_retries),
         code_version="2",

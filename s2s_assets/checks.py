@@ -2,18 +2,23 @@
 
 What belongs here is where a check hangs and whether it blocks. The checks themselves are SQL over the lake's parquet,
 in `speech_mining.quality.checks`. Checks of pairs and corpora are partitioned and blocking, so that nothing broken goes
-downstream; those of the book layers look at a whole language, since a batched run has no one partition to check.
+downstream; those of the book layers tell of a whole language, since a batched run has no one partition to check, and
+look at the audiobooks of their run only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from partitions.batches import books_of_run
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
+from resources.compute import CHECK, pod_retries, step_tags
+from resources.findings import Findings, made_since_last_look
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -42,6 +47,10 @@ LONGEST_BROUGHT_S = 86_400.0
 """No recording is longer than a day."""
 
 OfPartition = Callable[[Lake, str], CheckOutcome]
+OfBook = Callable[[str], CheckOutcome]
+OfBooks = Callable[[Sequence[str]], CheckOutcome]
+
+_NOTHING = CheckOutcome(True, pl.DataFrame(), {})
 
 
 def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -59,26 +68,34 @@ def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
 def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefinition]:
     bounds = settings.segmentation
 
-    def arrived(lake: Lake) -> CheckOutcome:
+    def arrived(lake: Lake) -> OfBook:
         """Every recording of every audiobook could be fetched."""
-        return _none_rejected(lake, "raw_audio", language)
+        return lambda book: _none_rejected(lake, language, book)
 
-    def durations(lake: Lake) -> CheckOutcome:
+    def durations(lake: Lake) -> OfBook:
         """Every segment is as long as the settings say, and its milliseconds agree with its samples.
 
         Audiobooks that bring their own segments are passed over: those are as long as somebody wanted them.
         """
+        at_once = all_durations(lake)
+        return lambda book: at_once([book])
+
+    def all_durations(lake: Lake) -> OfBooks:
         own = books_with_spans(lake, language)
-        found = [path for book, path in _files(lake, "segments", language, "segments.parquet") if book not in own]
-        return segment_durations_within(found, bounds.min_s, bounds.max_s)
 
-    def coverage(lake: Lake) -> CheckOutcome:
+        def judged(books: Sequence[str]) -> CheckOutcome:
+            found = [_segments(lake, language, book) for book in books if book not in own]
+            return segment_durations_within(found, bounds.min_s, bounds.max_s) if found else _NOTHING
+
+        return judged
+
+    def coverage(lake: Lake) -> OfBook:
         """The speech that was heard lies in some segment: nothing is lost in segmentation."""
-        return _covered(lake, language)
+        return lambda book: _covered(lake, language, book)
 
-    def unit(lake: Lake) -> CheckOutcome:
+    def unit(lake: Lake) -> OfBook:
         """Every vector has unit length and holds only numbers."""
-        return _all_unit([path for _, path in _files(lake, "speech_embeddings", language, "vectors.npy")])
+        return lambda book: vectors_are_unit(_vectors(lake, language, book))
 
     def recall(lake: Lake) -> CheckOutcome:
         """The FAISS index finds 98 of 100 exact neighbours. Pairs do not depend on it: they are mined exactly."""
@@ -86,13 +103,15 @@ def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefini
 
     warn, error = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
     return [
-        _language_check(language, "raw_audio", "every_recording_arrived", arrived, warn),
-        _language_check(language, "segments", "durations_within_bounds", durations, error),
-        _language_check(language, "segments", "speech_is_covered", coverage, warn),
-        _language_check(language, "speech_embeddings", "vectors_are_unit", unit, error),
+        _books_check(language, _OfBooks("raw_audio", "every_recording_arrived", arrived, warn), settings),
+        _books_check(
+            language, _OfBooks("segments", "durations_within_bounds", durations, error, all_durations), settings
+        ),
+        _books_check(language, _OfBooks("segments", "speech_is_covered", coverage, warn), settings),
+        _books_check(language, _OfBooks("speech_embeddings", "vectors_are_unit", unit, error), settings),
         # A warning that blocks nothing: pairs are mined from the embeddings themselves, and an index of low recall was
         # asked for by its factory string. It is for whoever loads the index elsewhere.
-        _language_check(language, "speech_index", "recall_at_16", recall, warn),
+        _language_check(layer(language, "speech_index"), "recall_at_16", recall, warn, settings),
     ]
 
 
@@ -148,13 +167,49 @@ def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition
 
 
 def _language_check(
-    language: str, name: str, check: str, outcome: Callable[[Lake], CheckOutcome], severity: dg.AssetCheckSeverity
+    asset: dg.AssetKey,
+    check: str,
+    outcome: Callable[[Lake], CheckOutcome],
+    severity: dg.AssetCheckSeverity,
+    settings: Settings,
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=layer(language, name), name=check, description=outcome.__doc__)
+    tags = step_tags(CHECK, check, settings)
+
+    @dg.asset_check(
+        asset=asset, name=check, description=outcome.__doc__, op_tags=tags, retry_policy=pod_retries(settings)
+    )
     def _check(storage: Storage) -> dg.AssetCheckResult:
         return _result(outcome(storage.lake), severity)
 
     return _check
+
+
+@dataclass(frozen=True)
+class _OfBooks:
+    """A check of a language's audiobooks."""
+
+    layer: str
+    name: str
+    look: Callable[[Lake], OfBook]
+    severity: dg.AssetCheckSeverity
+    look_at_all: Callable[[Lake], OfBooks] | None = None
+    """One question for many; None: there is none."""
+
+    def judge(self, lake: Lake, language: str) -> CheckOutcome:
+        """Look at the audiobooks of the run, or at all of them in a run of the check alone."""
+        books = books_of_run(language)
+        if books is not None:
+            books = [*books, *made_since_last_look(layer(language, self.layer), self.name)]
+        at_once = None if self.look_at_all is None else self.look_at_all(lake)
+        return Findings(lake, language, self.name).judge(self.layer, books, self.look(lake), look_at_all=at_once)
+
+
+def _books_check(language: str, asked: _OfBooks, settings: Settings) -> dg.AssetChecksDefinition:
+    def judged(lake: Lake) -> CheckOutcome:
+        return asked.judge(lake, language)
+
+    judged.__doc__ = asked.look.__doc__
+    return _language_check(layer(language, asked.layer), asked.name, judged, asked.severity, settings)
 
 
 def _pair_check(
@@ -163,6 +218,8 @@ def _pair_check(
     @dg.asset_check(
         asset=name,
         name=check,
+        op_tags=step_tags(CHECK, check, settings),
+        retry_policy=pod_retries(settings),
         description=outcome.__doc__,
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         blocking=True,
@@ -177,6 +234,8 @@ def _hours_check(kind: Kind, settings: Settings) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=kind.layer("corpus"),
         name="hours_per_threshold",
+        op_tags=step_tags(CHECK, "hours_per_threshold", settings),
+        retry_policy=pod_retries(settings),
         description="Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, of every spoken side) fall as the "
         "threshold rises, and the corpus is not empty.",
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
@@ -214,19 +273,21 @@ def _file(lake: Lake, name: str, pair: str, file: str) -> Path:
     return lake.partition(name, pair).local_path(file)
 
 
-def _files(lake: Lake, name: str, language: str, file: str) -> list[tuple[str, Path]]:
-    """Audiobook and file."""
-    return [(book, lake.partition(name, language, book).local_path(file)) for book in lake.keys(name, language)]
+def _segments(lake: Lake, language: str, book: str) -> Path:
+    return lake.partition("segments", language, book).local_path("segments.parquet")
 
 
-def _none_rejected(lake: Lake, name: str, language: str) -> CheckOutcome:
-    rejections = lake.read_tables(name, language, name="rejections.parquet", schema=REJECTIONS)
-    figures = {"audiobooks": len(lake.keys(name, language)), "rejected": rejections.height}
-    return CheckOutcome(rejections.is_empty(), rejections, figures)
+def _vectors(lake: Lake, language: str, book: str) -> Path:
+    return lake.partition("speech_embeddings", language, book).local_path("vectors.npy")
 
 
-def _covered(lake: Lake, language: str) -> CheckOutcome:
-    sections = lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS)
+def _none_rejected(lake: Lake, language: str, book: str) -> CheckOutcome:
+    rejections = lake.partition("raw_audio", language, book).read_table("rejections.parquet", REJECTIONS)
+    return CheckOutcome(rejections.is_empty(), rejections, {"rejected": rejections.height})
+
+
+def _covered(lake: Lake, language: str, book: str) -> CheckOutcome:
+    sections = lake.partition("segments", language, book).read_table("sections.parquet", SECTIONS)
     lost = sections.filter((pl.col("coverage") < LEAST_COVERAGE) & ~pl.col("given") & ~pl.col("rejected"))
     least = sections["coverage"].min()
     return CheckOutcome(
@@ -246,13 +307,4 @@ def _finds_enough(lake: Lake, language: str) -> CheckOutcome:
         passed,
         pl.DataFrame() if passed else pl.DataFrame([{name: record[name] for name in shown}]),
         {"recall_at_16": found, "least": LEAST_RECALL, "queries": record["recall_queries"]},
-    )
-
-
-def _all_unit(files: list[Path]) -> CheckOutcome:
-    outcomes = [vectors_are_unit(file) for file in files]
-    return CheckOutcome(
-        all(outcome.passed for outcome in outcomes),
-        pl.concat([outcome.offending for outcome in outcomes], how="diagonal") if outcomes else pl.DataFrame(),
-        {"audiobooks": len(outcomes), "offending": sum(int(outcome.figures["offending"]) for outcome in outcomes)},
     )

@@ -14,7 +14,8 @@ import polars as pl
 from pydantic import Field
 
 from partitions.language_pairs import pair_partitions, split
-from resources.compute import CPU, OWNERS
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
+from resources.conditions import eager_and_when_changed
 from resources.metadata import column_schema, counted, hours, plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Partition, Storage, published
@@ -65,10 +66,12 @@ def corpus(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         key=kind.layer("corpus"),
         deps=[kind.layer("pairs"), *([kind.layer(LAYER)] if scores else [])],
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
-        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        automation_condition=eager_and_when_changed(),
         group_name=kind.group,
         kinds={"polars", "parquet", "csv"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, kind.layer("corpus"), settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=_code_version(kind, settings),
         metadata={"dagster/column_schema": column_schema(corpus_schema(scores, kind))},

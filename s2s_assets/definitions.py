@@ -11,9 +11,11 @@ import warnings
 import dagster as dg
 
 from resources.encoders import Encoders
+from resources.execution import executor_of
 from resources.librivox import LibriVox
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
+from s2s_assets.alerts import alert_sensors
 from s2s_assets.automation import automation
 from s2s_assets.catalogue import catalogue, listings
 from s2s_assets.checks import checks
@@ -21,6 +23,7 @@ from s2s_assets.corpora import corpus
 from s2s_assets.discovery import discovery
 from s2s_assets.encoders import encoder_checks, encoders
 from s2s_assets.exports import exports
+from s2s_assets.freshness import freshness, freshness_checks, freshness_sensor, with_policy
 from s2s_assets.judgements import human_judgements
 from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import neighbours, pairs
@@ -29,6 +32,7 @@ from s2s_assets.published import published_manifests
 from s2s_assets.quality_checks import quality_checks
 from s2s_assets.quality_history import histories
 from s2s_assets.raw_audio import raw_audio
+from s2s_assets.reembedding import one_encoder, reembedding
 from s2s_assets.report import quality_report, truth_comparison
 from s2s_assets.segments import segments, sounds_like_speech
 from s2s_assets.speech_embeddings import speech_embeddings
@@ -50,11 +54,20 @@ def build(settings: Settings) -> dg.Definitions:
                 *checks(settings),
                 *encoder_checks(settings),
                 *quality_checks(settings),
-                *(sounds_like_speech(language) for language in settings.languages),
+                *freshness_checks(settings),
+                *one_encoder(settings),
+                *(sounds_like_speech(language, settings) for language in settings.languages),
                 recordings_speak_their_language(settings),
             ],
             resources=_resources(settings),
-            sensors=[discovery(settings), *sensors],
+            executor=executor_of(settings),
+            sensors=[
+                discovery(settings),
+                *reembedding(settings),
+                *sensors,
+                freshness_sensor(settings),
+                *alert_sensors(settings),
+            ],
             schedules=schedules,
         )
 
@@ -65,7 +78,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         for language in settings.languages
         for asset in (
             raw_audio(language, settings),
-            segments(language, settings.segmentation),
+            segments(language, settings),
             speech_embeddings(language, settings),
             speech_index(language, settings),
         )
@@ -78,7 +91,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     ]
     compared = [truth_comparison(settings)] if settings.truth_path else []
     return [
-        catalogue(settings),
+        with_policy(catalogue(settings), settings),
         *listings(settings),
         *encoders(settings),
         *by_language,
@@ -90,6 +103,7 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *exports(settings),
         *published_manifests(settings),
         quality_report(settings),
+        freshness(settings),
         *compared,
     ]
 

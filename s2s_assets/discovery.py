@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice, zip_longest
@@ -119,14 +119,12 @@ def discovery(
         if listed is None:
             return dg.SkipReason("The catalogue was not read yet: materialize it, or turn on read_catalogue.")
         books = {language: _by_change(listed, language) for language in settings.languages}
-        for language, changed in books.items():
-            add_audiobooks(context.instance, language, changed)
+        known = {language: _with_partitions(context.instance, language, changed) for language, changed in books.items()}
         room = ingest.most_runs - _under_way(context.instance)
         if room <= 0:
             return dg.SkipReason(f"{ingest.most_runs} runs are queued or under way.")
         position = Position.read(context.cursor)
         position = _with_round(position, storage.lake, books, clock(), timedelta(hours=ingest.retry_hours))
-        known = {language: known_audiobooks(context.instance, language) for language in settings.languages}
         wanted = list(islice(_in_turn(position, books, known, ingest.books_a_run), room))
         for each in wanted:
             position = position.after(each)
@@ -141,6 +139,15 @@ def _by_change(listed: pl.DataFrame, language: str) -> dict[str, str]:
     """Book → when it changed last, those that changed first first."""
     own = listed.filter(language=language).select("audiobook", pl.col("last_changed").dt.to_string("iso:strict"))
     return dict(sorted(own.iter_rows(), key=lambda book: (book[1], audiobook_order(book[0]))))
+
+
+def _with_partitions(instance: dg.DagsterInstance, language: str, listed: Iterable[str]) -> list[str]:
+    """The partitions of a language, in their order, once every listed book is one."""
+    known = known_audiobooks(instance, language)
+    if set(listed) <= set(known):
+        return known
+    add_audiobooks(instance, language, listed)
+    return known_audiobooks(instance, language)
 
 
 def _under_way(instance: dg.DagsterInstance) -> int:

@@ -14,8 +14,11 @@ import polars as pl
 from pydantic import Field
 
 from partitions.students import student_partitions
-from resources.compute import CPU, GPU, ONE_GPU, OWNERS
+from resources.budgets import memory_retries
+from resources.compute import CHECK, CPU, GPU, OWNERS, pod_retries, step_tags
+from resources.devices import held_device
 from resources.encoders import Encoders
+from resources.gpu_steps import gpu_step
 from resources.metadata import column_schema, counted, listed, plot, rows
 from resources.settings import Settings, StudentSettings
 from resources.storage import Lake, Storage, published
@@ -65,6 +68,8 @@ def transcribed_speech(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"polars", "parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, CLIPS, settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=_chosen(settings, "data", "format", "dev_share", "test_share", "keep_leaks"),
         metadata={"dagster/column_schema": column_schema(TRANSCRIBED)},
@@ -97,8 +102,9 @@ def teacher_embeddings(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"pytorch", "numpy"},
         owners=OWNERS,
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, TEACHER, settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=_chosen(settings, "teacher", "target"),
     )
     def _teacher_embeddings(
@@ -109,8 +115,9 @@ def teacher_embeddings(settings: Settings) -> dg.AssetsDefinition:
 
         name = context.partition_key
         student = settings.students[name]
-        teacher = encoders.text_named(student.teacher)
-        taught = teach(_clips(storage.lake, name), student.target, teacher, progress=_telling(context, "texts"))
+        with gpu_step(context, settings) as means:
+            teacher = encoders.given(means).text_named(student.teacher)
+            taught = teach(_clips(storage.lake, name), student.target, teacher, progress=_telling(context, "texts"))
         with storage.lake.replace(TEACHER, name) as new:
             new.write_table("texts.parquet", taught.texts, TEXTS)
             new.write_table("rejections.parquet", taught.rejections, UNTAUGHT)
@@ -141,7 +148,8 @@ def student_encoder(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"pytorch"},
         owners=OWNERS,
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, TRAINED, settings),
+        retry_policy=pod_retries(settings),
         pool=GPU,
         code_version=_chosen(settings, "training"),
     )
@@ -154,14 +162,16 @@ def student_encoder(settings: Settings) -> dg.AssetsDefinition:
 
         name = context.partition_key
         folder = storage.workshop / name
-        trained = _train(context, storage.lake, name, settings.students[name], folder)
+        with held_device(context, settings) as held:  # its batch is part of what is learned: it is not halved
+            trained = _train(context, storage.lake, name, settings.students[name], folder)
         encoder = NeuralStudent.load(trained.weights, device="cpu")
         described = {"version": encoder.version, "dimension": encoder.dimension, "languages": sorted(encoder.languages)}
         with storage.lake.replace(TRAINED, name) as new:
             new.link(trained.weights, weights_file(name))
             new.write_frame("curves.parquet", trained.curves)
             new.write_json("training.json", {**described, "best_update": trained.best_update})
-        return published(storage.lake, {**described, **_learned(name, trained)}, TRAINED, name)
+        figures = {**described, **_learned(name, trained), "device": held.told}
+        return published(storage.lake, figures, TRAINED, name)
 
     return _student_encoder
 
@@ -177,8 +187,9 @@ def encoder_evaluation(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"pytorch", "parquet"},
         owners=OWNERS,
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, EVALUATION, settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=_chosen(settings, "teacher", "against", "tolerance"),
     )
     def _encoder_evaluation(
@@ -189,7 +200,9 @@ def encoder_evaluation(settings: Settings) -> dg.AssetsDefinition:
         Audio against transcriptions, against translations, and against the same said in another language. The encoder
         that is current, and those named in `against`, are examined on the same clips.
         """
-        return _examined(context, storage.lake, settings.students[context.partition_key], encoders)
+        with gpu_step(context, settings) as means:
+            student = settings.students[context.partition_key]
+            return _examined(context, storage.lake, student, encoders.given(means))
 
     return _encoder_evaluation
 
@@ -203,7 +216,12 @@ def no_worse_than_current(settings: Settings) -> dg.AssetChecksDefinition:
     """What a promotion waits for."""
 
     @dg.asset_check(
-        asset=EVALUATION, name=NO_WORSE, partitions_def=student_partitions(settings.students), blocking=True
+        asset=EVALUATION,
+        name=NO_WORSE,
+        op_tags=step_tags(CHECK, NO_WORSE, settings),
+        retry_policy=pod_retries(settings),
+        partitions_def=student_partitions(settings.students),
+        blocking=True,
     )
     def _no_worse_than_current(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
         """In no search is the student's error above that of the encoder in force, by more than the tolerance."""
@@ -238,6 +256,8 @@ def current_encoder(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"pytorch"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, CURRENT, settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version="1",
         metadata={"dagster/column_schema": column_schema(PROMOTIONS)},

@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 
 from partitions.language_pairs import pair_partitions
-from resources.compute import CPU, OWNERS
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
+from resources.conditions import eager_and_when_changed
 from resources.metadata import counted
 from resources.settings import Settings
 from resources.storage import Storage, published
@@ -42,10 +43,12 @@ def _export(kind: Kind, name: str, settings: Settings) -> dg.AssetsDefinition:
         key=layer_of(kind, name),
         deps=[kind.layer("corpus")],
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
-        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        automation_condition=eager_and_when_changed(),
         group_name="exports",
         kinds={"parquet"} if name == "hugging-face" else set(),
         owners=OWNERS,
+        op_tags=step_tags(CPU, layer_of(kind, name), settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=f"{formats.VERSION}/{cutting.VERSION}/{splits.VERSION}/{shares.dev}/{shares.test}",
         description=f"The corpus as {name}, with its audio cut, its splits and a card; see docs/exports.md.",

@@ -11,8 +11,7 @@ import dagster as dg
 import polars as pl
 
 from partitions.language_pairs import pair_partitions
-from resources.compute import CPU, OWNERS
-from resources.listen_command import judgements_path
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Storage, published
@@ -47,6 +46,8 @@ def human_judgement(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         group_name="quality",
         kinds={"parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, layer, settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version="1",
         description="What people said of pairs they heard, accuracy at every threshold with its 95 % interval, and the "
@@ -57,6 +58,7 @@ def human_judgement(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
     def _human_judgement(
         context: dg.AssetExecutionContext, config: JudgementConfig, storage: Storage
     ) -> dg.MaterializeResult[None]:
+        from resources.listen_command import judgements_path
         from speech_mining.listening.candidates import candidates
         from speech_mining.listening.judgements import Journal
 

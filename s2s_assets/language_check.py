@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from resources.compute import CPU, pod_retries, step_tags
 from resources.metadata import counted, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -23,8 +24,11 @@ SHOWN = 100
 
 def recordings_speak_their_language(settings: Settings) -> dg.AssetChecksDefinition:
     """The check over the speech embeddings of every language."""
+    name = "recordings_speak_their_language"
 
-    @dg.asset_check(asset="quality_report", name="recordings_speak_their_language")
+    @dg.asset_check(
+        asset="quality_report", name=name, op_tags=step_tags(CPU, name, settings), retry_policy=pod_retries(settings)
+    )
     def _recordings_speak_their_language(storage: Storage) -> dg.AssetCheckResult:
         """No recording sounds like another language than the one it is declared in.
 

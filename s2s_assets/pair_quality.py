@@ -11,7 +11,9 @@ import dagster as dg
 import polars as pl
 
 from partitions.language_pairs import pair_partitions, split
-from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.budgets import memory_retries
+from resources.compute import GPU, OWNERS, step_tags
+from resources.gpu_steps import Means, gpu_step
 from resources.metadata import column_schema, counted, rows
 from resources.settings import FilterSettings, Settings
 from resources.storage import Lake, Storage, published
@@ -41,21 +43,22 @@ def _pair_quality(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         group_name=kind.group,
         kinds={"pytorch", "parquet"},
         owners=OWNERS,
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, kind.layer(LAYER), settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=_code_version(settings.filters),
         metadata={"dagster/column_schema": column_schema(_columns(kind, settings.filters))},
         description="BLASER's score of every mined pair and MuTox's of both its sides, whichever are on; limits are "
         "applied later.\n\nPairs whose embeddings and models are as they were keep their scores.",
     )
     def _scores(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
-        models = _models(settings)
 
         def progress(done: int, total: int, /) -> None:
             context.log.info(f"{context.partition_key}: {done} of {total} scored")
 
-        metadata = _score(storage.lake, kind, context.partition_key, models, progress)
-        return published(storage.lake, metadata, kind.layer(LAYER), context.partition_key)
+        with gpu_step(context, settings) as means:
+            metadata = _score(storage.lake, kind, context.partition_key, _models(settings, means), progress)
+        return published(storage.lake, {**metadata, **means.metadata}, kind.layer(LAYER), context.partition_key)
 
     return _scores
 
@@ -71,8 +74,8 @@ def _code_version(filters: FilterSettings) -> str:
     return f"{blaser}/{mutox}"
 
 
-def _models(settings: Settings) -> PairModels:
-    filters, device, folder = settings.filters, settings.device, settings.model_dir
+def _models(settings: Settings, means: Means) -> PairModels:
+    filters, device, folder = settings.filters, means.device, settings.model_dir
     return PairModels(
         BlaserQe(filters.blaser, device=device, model_dir=folder) if filters.blaser else None,
         Mutox(filters.mutox, device=device, model_dir=folder) if filters.mutox else None,

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from resources.compute import CPU, OWNERS
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
 from resources.metadata import rows
 from resources.settings import PublishedSettings, Settings
 from resources.storage import Storage, published
@@ -35,7 +35,7 @@ def published_manifests(settings: Settings) -> list[dg.AssetsDefinition | dg.Ass
                 expected=f"one of {', '.join(settings.mined_pairs)}",
                 fix="name its languages as ours are named, in alphabetical order, or mine the pair",
             )
-        made += [_file(name, told), _table(name, told)]
+        made += [_file(name, told), _table(name, settings)]
     return made
 
 
@@ -48,7 +48,8 @@ def _file(name: str, told: PublishedSettings) -> dg.AssetSpec:
     )
 
 
-def _table(name: str, told: PublishedSettings) -> dg.AssetsDefinition:
+def _table(name: str, settings: Settings) -> dg.AssetsDefinition:
+    told = settings.published[name]
     corpus = SPEECH_TO_SPEECH.layer("corpus")
 
     @dg.asset(
@@ -60,6 +61,8 @@ def _table(name: str, told: PublishedSettings) -> dg.AssetsDefinition:
         group_name="published",
         kinds={"parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, ["published", name], settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version="1",
         description="A manifest of others as a table, and what it shares with our corpus of the pair.",

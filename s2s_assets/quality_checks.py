@@ -12,6 +12,7 @@ import polars as pl
 
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
+from resources.compute import CHECK, pod_retries, step_tags
 from resources.metadata import counted, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -24,12 +25,14 @@ SHOWN = 30
 
 OfPair = Callable[[Lake, str], dg.AssetCheckResult]
 Only = Mapping[str, Sequence[str]]
+Asked = tuple[str, Mapping[str, str | float]]
+"""A query, and the values of its `$names`."""
 
 
 def quality_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of this module."""
     of_kinds = [check for kind in KINDS if settings.pairs_of(kind.name) for check in _of_corpora(kind, settings)]
-    return [*of_kinds, *(_recordings_are_distinct(language) for language in settings.languages)]
+    return [*of_kinds, *(_recordings_are_distinct(language, settings) for language in settings.languages)]
 
 
 def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -49,7 +52,7 @@ def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition
 
     def no_preamble(lake: Lake, pair: str) -> dg.AssetCheckResult:
         """No speech that recurs in many recordings, such as a preamble, stands in the corpus."""
-        return _nothing_found(lake, _PREAMBLES.format(kind=kind.name, pair=pair), ERROR, _only(kind, pair))
+        return _nothing_found(lake, (_PREAMBLES, _bound(kind, pair)), ERROR, _only(kind, pair))
 
     def lengths(lake: Lake, pair: str) -> dg.AssetCheckResult:
         """Few pairs are much longer on one side than is usual between the two languages."""
@@ -70,6 +73,8 @@ def _check(
     @dg.asset_check(
         asset=kind.layer("corpus"),
         name=name,
+        op_tags=step_tags(CHECK, name, settings),
+        retry_policy=pod_retries(settings),
         description=outcome.__doc__,
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         blocking=blocking,
@@ -80,12 +85,19 @@ def _check(
     return _of_pair
 
 
-def _recordings_are_distinct(language: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=layer(language, "raw_audio"), name="recordings_are_distinct")
+def _recordings_are_distinct(language: str, settings: Settings) -> dg.AssetChecksDefinition:
+    tags = step_tags(CHECK, "recordings_are_distinct", settings)
+
+    @dg.asset_check(
+        asset=layer(language, "raw_audio"),
+        name="recordings_are_distinct",
+        op_tags=tags,
+        retry_policy=pod_retries(settings),
+    )
     def _distinct(storage: Storage) -> dg.AssetCheckResult:
         """No recording is there twice: byte for byte the same under two audiobooks or sections."""
-        sql = _DUPLICATES.format(language=language)
-        return _nothing_found(storage.lake, sql, WARN, {"language": [language]})
+        asked = (_DUPLICATES, {"language": language})
+        return _nothing_found(storage.lake, asked, WARN, {"language": [language]})
 
     return _distinct
 
@@ -102,7 +114,7 @@ def _drifted(lake: Lake, kind: Kind, pair: str, tolerance: DriftTolerance) -> dg
         metadata={
             "compared_with": last_version(history) or "nothing",
             "drift": rows(moved),
-            "sql": _sql(_BEFORE.format(kind=kind.name, pair=pair)),
+            "sql": _sql((_BEFORE, _bound(kind, pair))),
         },
     )
 
@@ -123,29 +135,30 @@ def _only(kind: Kind, pair: str) -> Only:
     return {"kind": [kind.name], "language_pair": [pair], "language": list(split(pair))}
 
 
-def _nothing_found(lake: Lake, sql: str, severity: dg.AssetCheckSeverity, only: Only) -> dg.AssetCheckResult:
+def _nothing_found(lake: Lake, asked: Asked, severity: dg.AssetCheckSeverity, only: Only) -> dg.AssetCheckResult:
     from speech_mining.quality.catalogue import ask
 
-    found = ask(lake, sql, only=only)
+    query, bound = asked
+    found = ask(lake, query, bound=bound, only=only)
     return dg.AssetCheckResult(
         passed=found.is_empty(),
         severity=severity,
-        metadata={"offending": found.height, "sql": _sql(sql), **_evidence(found)},
+        metadata={"offending": found.height, "sql": _sql(asked), **_evidence(found)},
     )
 
 
 def _lengths(lake: Lake, pair: str, settings: Settings) -> dg.AssetCheckResult:
     from speech_mining.quality.catalogue import ask
 
-    sql = _LENGTHS.format(pair=pair, factor=settings.quality.length_factor)
-    odd = ask(lake, sql, only=_only(SPEECH_TO_SPEECH, pair))
+    bound: Mapping[str, str | float] = {"pair": pair, "factor": settings.quality.length_factor}
+    odd = ask(lake, _LENGTHS, bound=bound, only=_only(SPEECH_TO_SPEECH, pair))
     pairs = ask(lake, "SELECT count(*) AS pairs FROM corpora", only=_only(SPEECH_TO_SPEECH, pair))
     share = odd.height / max(int(pairs["pairs"][0]), 1)
     return dg.AssetCheckResult(
         passed=share <= settings.quality.odd_lengths_share,
         severity=WARN,
         description=f"{odd.height} of {pairs['pairs'][0]} pairs have odd lengths",
-        metadata={"odd": odd.height, "odd_share": round(share, 4), "sql": _sql(sql), **_evidence(odd)},
+        metadata={"odd": odd.height, "odd_share": round(share, 4), "sql": _sql((_LENGTHS, bound)), **_evidence(odd)},
     )
 
 
@@ -164,7 +177,7 @@ def _sound(lake: Lake, kind: Kind, pair: str, settings: Settings) -> dg.AssetChe
             "heard_recordings": found.heard_recordings,
             "heard_spans": found.heard_spans,
             "faults": counted(by_fault),
-            "sql": _sql(found.sql),
+            "sql": _sql((found.sql, {})),
             **_evidence(found.faults),
         },
     )
@@ -174,21 +187,28 @@ def _evidence(found: pl.DataFrame) -> dict[str, Any]:
     return {} if found.is_empty() else {"offending_rows": rows(found, limit=SHOWN)}
 
 
-def _sql(text: str) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"```sql\n{text.strip()}\n```")
+def _bound(kind: Kind, pair: str) -> Mapping[str, str | float]:
+    return {"kind": kind.name, "pair": pair}
+
+
+def _sql(asked: Asked) -> dg.MarkdownMetadataValue:
+    """To be asked again: what ran had its values bound, here they are written in."""
+    from speech_mining.quality.catalogue import filled
+
+    return dg.MetadataValue.md(f"```sql\n{filled(*asked).strip()}\n```")
 
 
 _PREAMBLES = """
 SELECT spans.side, spans.language, spans.audiobook, spans.section, spans.segment, spans.start_sample, spans.score
 FROM spans
 JOIN indexed ON indexed.segment_id = spans.segment AND indexed.language = spans.language
-WHERE kind = '{kind}' AND language_pair = '{pair}' AND recurring
+WHERE kind = $kind AND language_pair = $pair AND recurring
 ORDER BY score DESC, side, segment
 """
 _DUPLICATES = """
 SELECT sha256, count(*) AS copies, list(audiobook || '/' || section ORDER BY audiobook, section) AS places
 FROM recordings
-WHERE language = '{language}'
+WHERE language = $language
 GROUP BY sha256
 HAVING count(*) > 1
 ORDER BY copies DESC, sha256
@@ -198,7 +218,7 @@ WITH lengths AS (
     SELECT *, source_end_sample - source_start_sample AS source_samples,
            target_end_sample - target_start_sample AS target_samples
     FROM corpora
-    WHERE kind = 's2s' AND language_pair = '{pair}'
+    WHERE kind = 's2s' AND language_pair = $pair
 ),
 usual AS (
     SELECT *, target_samples / source_samples AS ratio, median(target_samples / source_samples) OVER () AS usual_ratio
@@ -207,12 +227,12 @@ usual AS (
 SELECT score, source_audiobook, source_section, source_samples / 16000 AS source_s,
        target_audiobook, target_section, target_samples / 16000 AS target_s, ratio, usual_ratio
 FROM usual
-WHERE greatest(ratio / usual_ratio, usual_ratio / ratio) > {factor}
+WHERE greatest(ratio / usual_ratio, usual_ratio / ratio) > $factor
 ORDER BY abs(ln(ratio / usual_ratio)) DESC, source_segment
 """
 _BEFORE = """
 SELECT materialization, recorded_at, data_version, figure, value
 FROM history
-WHERE kind = '{kind}' AND language_pair = '{pair}'
+WHERE kind = $kind AND language_pair = $pair
 ORDER BY materialization DESC, figure
 """

@@ -12,7 +12,8 @@ import dagster as dg
 import polars as pl
 
 from partitions.language_pairs import pair_partitions
-from resources.compute import CPU, OWNERS
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
+from resources.conditions import eager_and_when_changed
 from resources.metadata import column_schema, rows
 from resources.settings import Settings
 from resources.storage import Storage, published
@@ -32,10 +33,12 @@ def _history(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         key=kind.layer("history"),
         deps=[kind.layer("corpus")],
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
-        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        automation_condition=eager_and_when_changed(),
         group_name="quality",
         kinds={"parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, kind.layer("history"), settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=history.VERSION,
         metadata={"dagster/column_schema": column_schema(HISTORY)},

@@ -12,7 +12,7 @@ import polars as pl
 from partitions.audiobooks import audiobooks
 from partitions.batches import BATCH, each_partition
 from partitions.languages import layer
-from resources.compute import DOWNLOAD, OWNERS, network_retries
+from resources.compute import DOWNLOAD, OWNERS, network_retries, step_tags
 from resources.librivox import LibriVox
 from resources.metadata import column_schema, rejected, rows
 from resources.settings import Settings
@@ -37,6 +37,7 @@ def raw_audio(language: str, settings: Settings) -> dg.AssetsDefinition:
         kinds={"mp3"},
         owners=OWNERS,
         tags={"language": language},
+        op_tags=step_tags(DOWNLOAD, layer(language, "raw_audio"), settings),
         pool=DOWNLOAD,
         retry_policy=network_retries(settings.librivox.step_retries),
         code_version=fetching.VERSION,

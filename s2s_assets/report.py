@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from resources.compute import CPU, OWNERS
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
+from resources.conditions import eager_with_what_is_there_and_when_changed
 from resources.listen_command import known_judgements
 from resources.metadata import plot, rows
 from resources.settings import Settings
@@ -38,10 +39,12 @@ def quality_report(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key="quality_report",
         deps=_all_corpora(settings),
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=eager_with_what_is_there_and_when_changed(),
         group_name="quality",
         kinds={"duckdb", "parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, "quality_report", settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version="2",
     )
@@ -77,10 +80,12 @@ def truth_comparison(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key="truth_comparison",
         deps=_all_corpora(settings, COMPARED),
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=eager_with_what_is_there_and_when_changed(),
         group_name="quality",
         kinds={"parquet"},
         owners=OWNERS,
+        op_tags=step_tags(CPU, "truth_comparison", settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version="1",
     )

@@ -10,34 +10,39 @@ import dagster as dg
 import polars as pl
 
 from partitions.audiobooks import audiobooks
-from partitions.batches import BATCH, each_partition
+from partitions.batches import BATCH, books_of_run, each_partition
 from partitions.languages import layer
-from resources.compute import CPU, OWNERS
+from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
+from resources.conditions import when_updated
+from resources.findings import Findings, made_since_last_look
 from resources.metadata import column_schema, counted, hours, plot, rejected, rows
 from resources.segmentation import segmentation_of
-from resources.settings import SegmentationSettings
+from resources.settings import Settings
 from resources.storage import Storage
 from speech_mining.errors import SpeechMiningError
+from speech_mining.quality.checks import CheckOutcome
 from speech_mining.records import SEGMENTS
 from speech_mining.segmentation.audiobook import SECTIONS, SegmentedAudiobook
 from speech_mining.segmentation.book import bring_segments
 from speech_mining.segmentation.segmenter import SegmentationConfig, code_version
 
 
-def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefinition:
+def segments(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The layer of one language."""
-    config = segmentation_of(settings)
+    config = segmentation_of(settings.segmentation)
 
     @dg.asset(
         key=layer(language, "segments"),
         deps=[layer(language, "raw_audio")],
         partitions_def=audiobooks(language),
         backfill_policy=BATCH,
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=when_updated(),
         group_name=language,
         kinds={"onnx", "parquet"},
         owners=OWNERS,
         tags={"language": language},
+        op_tags=step_tags(CPU, layer(language, "segments"), settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=code_version(config),
         metadata={"dagster/column_schema": column_schema(SEGMENTS)},
@@ -52,20 +57,33 @@ def segments(language: str, settings: SegmentationSettings) -> dg.AssetsDefiniti
     return _segments
 
 
-def sounds_like_speech(language: str) -> dg.AssetChecksDefinition:
+def sounds_like_speech(language: str, settings: Settings) -> dg.AssetChecksDefinition:
     """A warning that names the sections which sound like music, noise or nothing; they are kept, for a person to judge.
 
-    It looks at the whole language, since a batched run has no one partition to check.
+    It looks at the audiobooks of its run, and tells of the whole language.
     """
+    tags = step_tags(CHECK, "sounds_like_speech", settings)
 
-    @dg.asset_check(asset=layer(language, "segments"), name="sounds_like_speech")
+    @dg.asset_check(
+        asset=layer(language, "segments"), name="sounds_like_speech", op_tags=tags, retry_policy=pod_retries(settings)
+    )
     def _check(storage: Storage) -> dg.AssetCheckResult:
         """Every section sounds like somebody reading, by how much of its sound is speech, and in what runs."""
-        sections = storage.lake.read_tables("segments", language, name="sections.parquet", schema=SECTIONS)
-        odd = sections.filter(pl.col("profile") != "speech")
-        evidence = {"offending_rows": rows(odd)} if odd.height else {}
+        books = books_of_run(language)
+        if books is not None:
+            books = [*books, *made_since_last_look(layer(language, "segments"), "sounds_like_speech")]
+        looked: list[pl.DataFrame] = []
+
+        def look(book: str) -> CheckOutcome:
+            looked.append(storage.lake.partition("segments", language, book).read_table("sections.parquet", SECTIONS))
+            odd = looked[-1].filter(pl.col("profile") != "speech")
+            return CheckOutcome(odd.is_empty(), odd, {})
+
+        found = Findings(storage.lake, language, "sounds_like_speech").judge("segments", books, look)
+        sections = pl.concat([pl.DataFrame(schema=dict(SECTIONS)), *looked])
+        evidence = {} if found.passed else {"offending_rows": rows(found.offending)}
         return dg.AssetCheckResult(
-            passed=odd.is_empty(),
+            passed=found.passed,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"sections": sections.height, "profiles": _profiles(sections), **evidence},
         )

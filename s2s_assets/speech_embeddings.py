@@ -4,17 +4,20 @@ What belongs here is the layer; encoders are in `speech_mining.encoders`, their 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
+import polars as pl
 
 from partitions.audiobooks import audiobooks
 from partitions.batches import BATCH, each_partition
 from partitions.languages import layer
 from partitions.students import of_student
-from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.budgets import memory_retries
+from resources.compute import GPU, OWNERS, step_tags
 from resources.conditions import eager_but_for
 from resources.encoders import Encoders
+from resources.gpu_steps import Means, gpu_step
 from resources.metadata import column_schema, rejected
 from resources.settings import MINIATURE, STUDENT, Settings
 from resources.storage import Lake, Storage
@@ -23,6 +26,10 @@ from speech_mining.encoders.promoted import CURRENT
 from speech_mining.encoders.protocol import SpeechEncoder
 from speech_mining.errors import SpeechMiningError
 from speech_mining.records import RECORDINGS, REJECTIONS, SEGMENTS
+
+KEPT, REJECTED = "segments.parquet", "rejections.parquet"
+_Tables: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
+"""Segments that have a vector, and those that have none."""
 
 NOT_FOR_REAL_SPEECH = (
     "The encoder 'miniature' knows the narrators of the miniature library and nothing else; its vectors of real speech "
@@ -46,8 +53,9 @@ def speech_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
         kinds={"pytorch", "numpy"},
         owners=OWNERS,
         tags={"language": language},
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, layer(language, "speech_embeddings"), settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=f"{embedding.VERSION}/{chosen}",
         metadata={"dagster/column_schema": column_schema(SEGMENTS)},
     )
@@ -58,10 +66,11 @@ def speech_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
         """
         if strange:
             context.log.warning(NOT_FOR_REAL_SPEECH)
-        encoder = encoders.speech(language, storage.lake)
-        each_partition(
-            context, lambda book: _embed(storage.lake, language, book, encoder), (SpeechMiningError, OSError)
-        )
+        with gpu_step(context, settings) as means:
+            encoder = encoders.given(means).speech(language, storage.lake)
+            each_partition(
+                context, lambda book: _embed(storage.lake, language, book, encoder, means), (SpeechMiningError, OSError)
+            )
 
     return _speech_embeddings
 
@@ -70,8 +79,38 @@ def _promoted(student: str) -> list[dg.AssetDep]:
     return [dg.AssetDep(CURRENT, partition_mapping=of_student(student))]
 
 
-def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder) -> Mapping[str, Any]:
+def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder, means: Means) -> Mapping[str, Any]:
     segments = lake.partition("segments", language, book).read_table("segments.parquet", SEGMENTS)
+    identity = {"name": encoder.name, "version": encoder.version, "dimension": encoder.dimension}
+    made = _of_an_attempt_before(lake, language, book, segments, identity) if means.attempt else None
+    kept, rejections = made or _write(lake, language, book, segments, encoder, identity)
+    return {
+        "dagster/row_count": kept.height,
+        "dimension": encoder.dimension,
+        "encoder": encoder.name,
+        "encoder_version": encoder.version,
+        "data_version": lake.partition("speech_embeddings", language, book).data_version,
+        **rejected(rejections),
+        **means.metadata,
+    }
+
+
+def _of_an_attempt_before(
+    lake: Lake, language: str, book: str, segments: pl.DataFrame, identity: Mapping[str, Any]
+) -> _Tables | None:
+    """What an attempt that died later in its batch made of just these segments, with just this encoder."""
+    there = lake.find("speech_embeddings", language, book)
+    if there is None or there.read_json("encoder.json") != identity:
+        return None
+    kept, rejections = there.read_table(KEPT, SEGMENTS), there.read_table(REJECTED, REJECTIONS)
+    place = ["audiobook", "section", "start_sample", "end_sample"]
+    seen = pl.concat([kept.select(place), rejections.select(place)]).sort(place)
+    return (kept, rejections) if seen.equals(segments.select(place).sort(place)) else None
+
+
+def _write(
+    lake: Lake, language: str, book: str, segments: pl.DataFrame, encoder: SpeechEncoder, identity: Mapping[str, Any]
+) -> _Tables:
     audio = lake.partition("raw_audio", language, book)
     recordings = audio.read_table("recordings.parquet", RECORDINGS)
     paths = {
@@ -81,19 +120,10 @@ def _embed(lake: Lake, language: str, book: str, encoder: SpeechEncoder) -> Mapp
     }
     embedded = embedding.embed_audiobook(segments, paths, encoder, language)
     with lake.replace("speech_embeddings", language, book) as new:
-        new.write_table("segments.parquet", embedded.segments, SEGMENTS)
-        new.write_table("rejections.parquet", embedded.rejections, REJECTIONS)
+        new.write_table(KEPT, embedded.segments, SEGMENTS)
+        new.write_table(REJECTED, embedded.rejections, REJECTIONS)
         new.write_array("vectors.npy", embedded.vectors)
         if embedded.lengths is not None:
             new.write_array("lengths.npy", embedded.lengths)
-        new.write_json(
-            "encoder.json", {"name": encoder.name, "version": encoder.version, "dimension": encoder.dimension}
-        )
-    return {
-        "dagster/row_count": embedded.segments.height,
-        "dimension": encoder.dimension,
-        "encoder": encoder.name,
-        "encoder_version": encoder.version,
-        "data_version": lake.partition("speech_embeddings", language, book).data_version,
-        **rejected(embedded.rejections),
-    }
+        new.write_json("encoder.json", identity)
+    return embedded.segments, embedded.rejections

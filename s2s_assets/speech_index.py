@@ -5,6 +5,7 @@ What belongs here is the layer; the roll and the index are in `speech_mining.knn
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -12,8 +13,10 @@ import polars as pl
 from pydantic import Field
 
 from partitions.languages import language_partition, layer
-from resources.compute import GPU, ONE_GPU, OWNERS
+from resources.budgets import memory_of, memory_retries
+from resources.compute import GPU, OWNERS, step_tags
 from resources.conditions import on_schedule
+from resources.gpu_steps import gpu_step
 from resources.metadata import column_schema, hours, index_figures, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage, published
@@ -47,8 +50,9 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         kinds={"faiss"},
         owners=OWNERS,
         tags={"language": language},
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, layer(language, "speech_index"), settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=_code_version(recurs, settings.index_factory),
         metadata={"dagster/column_schema": column_schema(ROWS)},
     )
@@ -61,21 +65,27 @@ def speech_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         index with cells is updated by the audiobooks that came and went, and trained again when they outgrow it; its
         recall against exact search is measured every time.
         """
-        lake = storage.lake
-        roll = call_the_roll(read_blocks(lake, language))
-        context.log.info(f"{roll.items.height} segments of {roll.blocks.height} audiobooks")
-        recurring = _recurring(roll, recurs)
-        began = time.perf_counter()
-        renewal = renew_index(
-            roll, lake.find("speech_index", language), Wish(settings.index_factory, rebuild=config.rebuild)
-        )
-        described = {**index_figures(renewal), "index_build_seconds": round(time.perf_counter() - began, 3)}
-        context.log.info(f"index {renewal.built}")
-        _write(lake, language, roll, recurring, renewal)
-        described["index_bytes"] = lake.partition("speech_index", language).files[INDEX]["bytes"]
-        return published(lake, {**described, **_figures(roll, recurring)}, "speech_index", language)
+        wish = Wish(settings.index_factory, rebuild=config.rebuild, memory_bytes=memory_of(settings).total_bytes)
+        with gpu_step(context, settings) as means:
+            figures = _index(storage.lake, language, recurs, wish, context.log.info)
+        return published(storage.lake, {**figures, **means.metadata}, "speech_index", language)
 
     return _speech_index
+
+
+def _index(
+    lake: Lake, language: str, recurs: RecurringConfig, wish: Wish, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    roll = call_the_roll(read_blocks(lake, language))
+    tell(f"{roll.items.height} segments of {roll.blocks.height} audiobooks")
+    recurring = _recurring(roll, recurs)
+    began = time.perf_counter()
+    renewal = renew_index(roll, lake.find("speech_index", language), wish)
+    described = {**index_figures(renewal), "index_build_seconds": round(time.perf_counter() - began, 3)}
+    tell(f"index {renewal.built}")
+    _write(lake, language, roll, recurring, renewal)
+    described["index_bytes"] = lake.partition("speech_index", language).files[INDEX]["bytes"]
+    return {**described, **_figures(roll, recurring)}
 
 
 def _recurring(roll: Roll, config: RecurringConfig) -> RecurringReport:

@@ -14,10 +14,12 @@ import polars as pl
 from partitions.batches import BATCH, each_partition
 from partitions.languages import language_partition, layer
 from partitions.text_shards import set_text_shards, text_shards
-from resources.compute import CPU, DOWNLOAD, GPU, ONE_GPU, OWNERS
-from resources.conditions import on_schedule, once_after
+from resources.budgets import memory_of, memory_retries, repeats_budget, retried_with_half
+from resources.compute import CPU, DOWNLOAD, GPU, OWNERS, pod_retries, step_tags
+from resources.conditions import eager_with_what_is_there, on_schedule, once_after
 from resources.encoders import Encoders
 from resources.external import report_listed
+from resources.gpu_steps import gpu_step
 from resources.metadata import column_schema, counted, index_figures, listed, rows
 from resources.settings import Settings, TextSettings
 from resources.storage import Lake, Storage, published
@@ -47,8 +49,8 @@ def text(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         for language in settings.text_languages
         for made in (
             _listing(language),
-            text_sentences(language, settings.text),
-            text_duplicates(language, settings.text),
+            text_sentences(language, settings),
+            text_duplicates(language, settings),
             text_embeddings(language, settings),
             text_index(language, settings),
         )
@@ -64,6 +66,8 @@ def shards(settings: Settings) -> dg.AssetsDefinition:
         group_name="text",
         kinds={"parquet"},
         owners=OWNERS,
+        op_tags=step_tags(DOWNLOAD, SHARDS, settings),
+        retry_policy=pod_retries(settings),
         pool=DOWNLOAD,
         code_version="1",
     )
@@ -110,9 +114,11 @@ def _listing(language: str) -> dg.AssetSpec:
     )
 
 
-def text_sentences(language: str, text: TextSettings) -> dg.AssetsDefinition:
+def text_sentences(language: str, settings: Settings) -> dg.AssetsDefinition:
     """The sentences of each shard."""
     from speech_mining.text.sentences import SENTENCES as COLUMNS
+
+    text = settings.text
 
     @dg.asset(
         key=layer(language, SENTENCES),
@@ -124,6 +130,8 @@ def text_sentences(language: str, text: TextSettings) -> dg.AssetsDefinition:
         kinds={"polars", "parquet"},
         owners=OWNERS,
         tags={"language": language},
+        op_tags=step_tags(CPU, layer(language, SENTENCES), settings),
+        retry_policy=pod_retries(settings),
         pool=CPU,
         code_version=f"{VERSION}/{text.format}/{sorted(text.cleaning.items())}",
         metadata={"dagster/column_schema": column_schema(COLUMNS)},
@@ -140,7 +148,7 @@ def text_sentences(language: str, text: TextSettings) -> dg.AssetsDefinition:
     return _text_sentences
 
 
-def text_duplicates(language: str, text: TextSettings) -> dg.AssetsDefinition:
+def text_duplicates(language: str, settings: Settings) -> dg.AssetsDefinition:
     """Which sentences an earlier shard has too."""
     from speech_mining.text.sentence_keys import KEY_VERSION
 
@@ -148,12 +156,14 @@ def text_duplicates(language: str, text: TextSettings) -> dg.AssetsDefinition:
         key=layer(language, DUPLICATES),
         deps=[dg.AssetDep(layer(language, SENTENCES), partition_mapping=dg.AllPartitionMapping())],
         partitions_def=language_partition(language),
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=eager_with_what_is_there(),
         group_name=language,
         kinds={"numpy"},
         owners=OWNERS,
         tags={"language": language},
+        op_tags=step_tags(CPU, layer(language, DUPLICATES), settings),
         pool=CPU,
+        retry_policy=memory_retries(settings),
         code_version=f"{VERSION}/{KEY_VERSION}",
     )
     def _text_duplicates(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
@@ -161,7 +171,9 @@ def text_duplicates(language: str, text: TextSettings) -> dg.AssetsDefinition:
 
         Exact and out of core. Nothing that is repeated is embedded, indexed or mined.
         """
-        figures = _find_repeats(storage, language, text.memory_gb, context.log.info)
+        with retried_with_half(context, settings) as attempt:
+            memory_gb = repeats_budget(settings, attempt).memory_gb
+            figures = _find_repeats(storage, language, memory_gb, context.log.info)
         return published(storage.lake, figures, DUPLICATES, language)
 
     return _text_duplicates
@@ -186,8 +198,9 @@ def text_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
         kinds={"pytorch", "numpy"},
         owners=OWNERS,
         tags={"language": language},
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, layer(language, TEXT.embeddings), settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=f"{VERSION}/{settings.text_encoder_of(language)}/{text.lower_case}/{text.strip_quotes}",
         metadata={"dagster/column_schema": column_schema(EMBEDDED_SENTENCES)},
     )
@@ -198,13 +211,15 @@ def text_embeddings(language: str, settings: Settings) -> dg.AssetsDefinition:
         """
         from speech_mining.text.sentences import Wording
 
-        encoder, wording = encoders.text(language), Wording(text.lower_case, text.strip_quotes)
-        each_partition(
-            context,
-            lambda shard: _embed(storage.lake, language, shard, encoder, wording),
-            _ERRORS,
-            "shards",
-        )
+        wording = Wording(text.lower_case, text.strip_quotes)
+        with gpu_step(context, settings) as means:
+            encoder = encoders.given(means).text(language)
+            each_partition(
+                context,
+                lambda shard: {**_embed(storage.lake, language, shard, encoder, wording), **means.metadata},
+                _ERRORS,
+                "shards",
+            )
 
     return _text_embeddings
 
@@ -224,14 +239,17 @@ def text_index(language: str, settings: Settings) -> dg.AssetsDefinition:
         kinds={"faiss"},
         owners=OWNERS,
         tags={"language": language},
-        op_tags=ONE_GPU,
+        op_tags=step_tags(GPU, layer(language, TEXT.index), settings),
         pool=GPU,
+        retry_policy=memory_retries(settings),
         code_version=f"{VERSION}/{settings.index_factory or 'by size'}",
         metadata={"dagster/column_schema": column_schema(TEXT.rows)},
     )
     def _text_index(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
         """All sentences of a language in one order, each once, searchable under their ids."""
-        return published(storage.lake, _index(storage.lake, language, settings.index_factory), TEXT.index, language)
+        with gpu_step(context, settings) as means:
+            figures = _index(storage.lake, language, settings)
+        return published(storage.lake, {**figures, **means.metadata}, TEXT.index, language)
 
     return _text_index
 
@@ -394,13 +412,14 @@ def _earlier(lake: Lake, language: str, name: str, identity: Mapping[str, Any]) 
 # Index
 
 
-def _index(lake: Lake, language: str, factory: str) -> dict[str, Any]:
+def _index(lake: Lake, language: str, settings: Settings) -> dict[str, Any]:
     from speech_mining.knn.index_renewal import INDEX, Wish, renew_index
     from speech_mining.knn.roll import call_the_roll, read_blocks
 
     roll = call_the_roll(read_blocks(lake, language, TEXT), layout=TEXT)
     began = time.perf_counter()
-    renewal = renew_index(roll, lake.find(TEXT.index, language), Wish(factory))
+    wish = Wish(settings.index_factory, memory_bytes=memory_of(settings).total_bytes)
+    renewal = renew_index(roll, lake.find(TEXT.index, language), wish)
     seconds = time.perf_counter() - began
     table = roll.items.with_row_index("row").with_columns(pl.lit(False).alias("recurring"))
     with lake.replace(TEXT.index, language) as new:

@@ -11,18 +11,18 @@ an object store is in `object_store`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import platform
+import re
 import shutil
 import tempfile
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,19 @@ from speech_mining.atomic import sync
 from speech_mining.errors import LakeError
 from speech_mining.object_store import Cache, digest, send, sizes
 from speech_mining.records import Schema, conform
+from speech_mining.sources.disk import told_when_full
+from speech_mining.writers import CLAIM, alive, claimed, only_publisher, others_at_it, owned_name, sweep
 
 CURRENT = "CURRENT"
 MANIFEST = "partition.json"
 STAGING = ".staging"
+ASIDE = ".quarantine"
+"""What was found damaged, moved away and kept to look at."""
+GENERATION = re.compile(r"[0-9a-f]{32}")
+"""What the name of a generation looks like: the first half of the sha256 of its manifest."""
 FORMAT = 1
 CACHE_BYTES = 20 * 2**30
-ABANDONED_S = 3 * 24 * 3600
-"""Staging that nobody has touched for so long belongs to a machine that is no more."""
+_BARRED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class NewPartition:
 
         It is not read again: the hash its manifest tells is trusted (`Partition.damaged` reads).
         """
-        if _is_local(earlier.folder):
+        if is_local(earlier.folder):
             _link(earlier.local_path(name), self.path(new_name or name))
         else:
             self.reused[new_name or name] = (earlier, name)
@@ -106,9 +111,23 @@ class Partition:
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Name → {"bytes", "sha256"} of every file, as written."""
-        content: dict[str, dict[str, Any]] = json.loads((self.folder / MANIFEST).read_text("utf-8"))["files"]
-        return content
+        """Name → {"bytes", "sha256"} of every file, as written.
+
+        Raises:
+            LakeError: the manifest is gone, or a newer version of this project wrote it.
+        """
+        try:
+            content = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+        except FileNotFoundError:
+            raise LakeError(
+                f"{self.layer} of {'/'.join(self.key)} has no {MANIFEST}.",
+                expected=f"one in {self.folder}",
+                cause="the partition was replaced while it was read, or files of the lake were removed by hand",
+                fix="read it again; `s2s verify` tells what is missing",
+            ) from None
+        refuse_newer(content, f"{self.layer} of {'/'.join(self.key)}")
+        files: dict[str, dict[str, Any]] = content["files"]
+        return files
 
     def path(self, name: str) -> UPath:
         """A file of the partition.
@@ -116,11 +135,11 @@ class Partition:
         Raises:
             LakeError: there is no such file.
         """
-        path = self.folder / name
+        path, known = self.folder / name, self.files  # asked first: it refuses what a newer version wrote
         if not path.exists():
             raise LakeError(
                 f"{self.layer} of {'/'.join(self.key)} has no file {name}.",
-                expected=f"one of {sorted(self.files)}",
+                expected=f"one of {sorted(known)}",
                 cause="files of the lake were removed by hand, or the partition is of another version",
                 fix="materialize the partition again",
             )
@@ -129,7 +148,7 @@ class Partition:
     def local_path(self, name: str) -> Path:
         """A file of the partition on this machine's disk; one in an object store is fetched to a cache."""
         path = self.path(name)
-        if _is_local(path):
+        if is_local(path):
             return Path(str(path))
         return self.cache.copy_of(path, self.data_version, name, self.files[name])
 
@@ -139,7 +158,7 @@ class Partition:
         On a disk every byte is read (about 1 GB/s); an object store keeps checksums of its own, and is asked for names
         and sizes only.
         """
-        if _is_local(self.folder):
+        if is_local(self.folder):
             return {name for name, facts in self.files.items() if not _agrees(self.folder / name, facts)}
         there = sizes(self.folder)
         return {name for name, facts in self.files.items() if there.get(name) != facts["bytes"]}
@@ -175,7 +194,7 @@ class Lake:
         self, root: str | Path | UPath, *, scratch: str | Path | None = None, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self.root = UPath(root)
-        if _is_local(self.root):
+        if is_local(self.root):
             self.root = UPath(Path(str(self.root)).absolute())
         else:  # other processes write too: what they publish must be seen at once
             self.root = UPath(root, use_listings_cache=False)
@@ -183,9 +202,14 @@ class Lake:
         self._cache = Cache(self._scratch / "copies", cache_bytes)
 
     @property
+    def copies(self) -> Path:
+        """Where copies of an object store's files are, on this machine; it may not be there yet."""
+        return self._cache.folder
+
+    @property
     def folder(self) -> Path | None:
         """Where the lake is on this machine's disks; None for an object store."""
-        return Path(str(self.root)) if _is_local(self.root) else None
+        return Path(str(self.root)) if is_local(self.root) else None
 
     def find(self, layer: str, *key: str) -> Partition | None:
         """The partition, or None where it was never published."""
@@ -231,20 +255,29 @@ class Lake:
 
         What was there before stays readable until then, and is removed after. Publishing content that is already
         current changes nothing on disk.
+
+        Raises:
+            NoRoomError: a disk is full, while the block fills it or after; what was there before stays.
+            LakeError: the storage may not be written.
         """
-        staging = self._staging()
-        try:
-            new = NewPartition(staging)
-            yield new
-            self._publish(new, layer, key)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        told = f"The partition {'/'.join((layer, *key))}"
+        with told_when_full(told):
+            with _told_when_barred(told):
+                staging = self._staging()
+            try:
+                new = NewPartition(staging)
+                yield new
+                with _told_when_barred(told):
+                    self._publish(new, layer, key)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def remove(self, layer: str, *key: str) -> None:
         """Take a partition away; readers see it gone at once."""
         folder = self._folder(layer, key)
-        (folder / CURRENT).unlink(missing_ok=True)
-        self._remove_tree(folder)
+        with self._publishing(folder):
+            (folder / CURRENT).unlink(missing_ok=True)
+            self._remove_tree(folder)
 
     def _folder(self, layer: str, key: tuple[str, ...]) -> UPath:
         for part in (layer, *key):
@@ -258,43 +291,101 @@ class Lake:
 
     def _staging(self) -> Path:
         """A folder to fill: inside the lake where it is local, so that publishing is a rename and not a copy."""
-        area = self._area()
+        area = self.staging_area
         area.mkdir(parents=True, exist_ok=True)
-        _sweep(area)
+        sweep(area)
         staging = self._aside()
         staging.mkdir()
         return staging
 
-    def _area(self) -> Path:
-        return (Path(str(self.root)) if _is_local(self.root) else self._scratch) / STAGING
+    @property
+    def staging_area(self) -> Path:
+        """Where partitions are filled before they are published, on this machine; it may not be there yet."""
+        return (Path(str(self.root)) if is_local(self.root) else self._scratch) / STAGING
 
     def _publish(self, new: NewPartition, layer: str, key: tuple[str, ...]) -> None:
         generation = _seal(new, layer, key)
         folder = self._folder(layer, key)
         whole = Partition(folder / generation, layer, key, self._cache)
-        if not _is_whole(whole):
-            self._remove_tree(whole.folder)
-            self._move(new, whole.folder)
-        self._swap(folder / CURRENT, generation)
-        self._remove_others(folder, generation)
+        with self._publishing(folder) as claim:
+            if not _is_whole(whole):
+                self._move(new, whole.folder)
+            self._swap(folder / CURRENT, generation)
+            self._remove_others(folder, generation, claim)
+
+    @contextmanager
+    def _publishing(self, folder: UPath) -> Iterator[UPath | None]:
+        """Change a partition as the only one: under a lock on a disk, by a claim in an object store."""
+        if is_local(folder):
+            with only_publisher(self.staging_area, str(folder)):
+                yield None
+        else:
+            with claimed(folder) as claim:
+                yield claim
 
     def tidy(self, layer: str, *key: str) -> None:
         """Remove what killed writers left of a partition, and their staging; publishing does it too."""
-        current = self.find(layer, *key)
-        if current is not None:
-            self._remove_others(self._folder(layer, key), current.data_version)
-        if self._area().is_dir():
-            _sweep(self._area())
+        folder = self._folder(layer, key)
+        if self.find(layer, *key) is not None and self._others(folder):
+            with self._publishing(folder) as claim:
+                current = self.find(layer, *key)
+                if current is not None:
+                    self._remove_others(folder, current.data_version, claim)
+        sweep(self.staging_area)
 
-    def _remove_others(self, folder: UPath, generation: str) -> None:
+    def restore(self, layer: str, *key: str, generation: str) -> bool:
+        """Make a whole generation current where no other is; tells whether that was so."""
+        folder = self._folder(layer, key)
+        with self._publishing(folder):
+            current = self.find(layer, *key)
+            if (current is not None and _is_whole(current)) or not _is_whole(
+                Partition(folder / generation, layer, key, self._cache)
+            ):
+                return False
+            self._swap(folder / CURRENT, generation)
+        return True
+
+    def set_aside(self, place: str, why: Mapping[str, Any], still: Callable[[], bool] = lambda: True) -> UPath | None:
+        """Move a file or folder to the quarantine, with the reason beside it; a partition is seen gone at once.
+
+        Args:
+            place: path below the root; the file or the partition.
+            why: what is told in `<n>.json`.
+            still: asked when nobody else can change the partition any more; False leaves it where it is.
+
+        Returns:
+            Where it is now; None where it was left.
+        """
+        source, partition = self.root / place, self.root / _partition_of(place)
+        with self._publishing(partition):
+            if not still() or not source.exists():
+                return None
+            target = self._free_place(self.root / ASIDE / place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.with_name(f"{target.name}.json").write_text(json.dumps(dict(why), indent=1, sort_keys=True), "utf-8")
+            _move_away(source, target)
+        return target
+
+    def _free_place(self, folder: UPath) -> UPath:
+        taken = {child.name for child in folder.iterdir()} if folder.exists() else set()
+        return folder / str(next(number for number in count(1) if f"{number}.json" not in taken))
+
+    def _others(self, folder: UPath) -> bool:
+        return sum(1 for _ in folder.iterdir()) > 2
+
+    def _remove_others(self, folder: UPath, generation: str, claim: UPath | None) -> None:
+        """Leave one generation in a partition; all of them where another writer of an object store is at it."""
+        if claim is not None and others_at_it(folder, claim):
+            return
         for child in list(folder.iterdir()):
-            if child.name not in {generation, CURRENT}:
+            if child.name not in {generation, CURRENT} and not child.name.startswith(CLAIM):
                 self._remove_tree(child)
 
     def _move(self, new: NewPartition, destination: UPath) -> None:
-        if not _is_local(destination):
+        if not is_local(destination):  # over what is there: another writer of the same content may be sending it too
             _send_all(new, destination)
             return
+        self._remove_tree(destination)
         final = Path(str(destination))
         final.parent.mkdir(parents=True, exist_ok=True)
         new.folder.rename(final)
@@ -302,7 +393,7 @@ class Lake:
 
     def _swap(self, pointer: UPath, generation: str) -> None:
         text = f"{generation}\n"
-        if not _is_local(pointer):
+        if not is_local(pointer):
             pointer.write_text(text, "utf-8")
             return
         final = Path(str(pointer))
@@ -320,7 +411,7 @@ class Lake:
         It must vanish at once, or lose its manifest first: one that a kill leaves half removed under its name would be
         taken for whole when the same content is published again.
         """
-        if _is_local(path):
+        if is_local(path):
             local, aside = Path(str(path)), self._aside()
             try:
                 local.rename(aside)
@@ -336,10 +427,27 @@ class Lake:
 
     def _aside(self) -> Path:
         """A free name in the staging area."""
-        return self._area() / f"{_owner(os.getpid())}{uuid.uuid4().hex}"
+        return self.staging_area / owned_name()
 
 
-def _is_local(path: UPath) -> bool:
+@contextmanager
+def _told_when_barred(what: str) -> Iterator[None]:
+    """Turn storage that may not be written into an error that says so."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in _BARRED:
+            raise
+        raise LakeError(
+            f"{what} may not be written: {problem.strerror}{f' ({problem.filename})' if problem.filename else ''}.",
+            expected="storage that this user may write",
+            cause="it is mounted read-only, or its files belong to another user",
+            fix="mount it for writing, or run as the user that owns the lake",
+        ) from problem
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a path is on this machine's disks."""
     return path.protocol in {"", "file", "local"}
 
 
@@ -357,8 +465,42 @@ def _is_whole(partition: Partition) -> bool:
     """Whether a generation holds what its name says: a damaged one must not outlive its being written again."""
     try:
         return not partition.damaged()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, LakeError):
         return False
+
+
+def _partition_of(place: str) -> str:
+    """The partition's folder of a path: what stands before a generation's name, or the path itself."""
+    parts = place.split("/")
+    inside = next((at for at, part in enumerate(parts) if GENERATION.fullmatch(part)), len(parts))
+    return "/".join(parts[:inside])
+
+
+def _move_away(source: UPath, target: UPath) -> None:
+    if is_local(source):
+        Path(str(source)).rename(str(target))
+        return
+    for name in sizes(source) or [""]:  # a folder's files, or the file itself
+        if name != CURRENT and not name.startswith(CLAIM):
+            source.fs.cp_file("/".join(filter(None, (source.path, name))), "/".join(filter(None, (target.path, name))))
+    (source / CURRENT).unlink(missing_ok=True)
+    source.fs.rm(source.path, recursive=True)
+
+
+def refuse_newer(manifest: dict[str, Any], what: str) -> None:
+    """Say so where a partition was written by a version of this project that is newer than this one.
+
+    Raises:
+        LakeError: it was.
+    """
+    written = manifest.get("format", FORMAT)
+    if written > FORMAT:
+        raise LakeError(
+            f"{what} is written in format {written} of the lake.",
+            expected=f"format {FORMAT} or an earlier one",
+            cause="a newer version of this project wrote it",
+            fix="read it with that version or a later one, or materialize it again with this one",
+        )
 
 
 def _agrees(path: UPath, facts: dict[str, Any]) -> bool:
@@ -400,33 +542,17 @@ def _facts(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
-def _owner(pid: int) -> str:
-    """Prefix of what a process of this machine stages; on a shared volume a process id alone names nobody."""
-    return f"{platform.node()}_{pid}_"
-
-
-def _sweep(area: Path) -> None:
-    """Remove what killed writers left: staging of processes of this machine that are gone, and anything days old."""
-    for left in area.iterdir():
-        host, _, rest = left.name.rpartition("_")[0].rpartition("_")
-        dead = host == platform.node() and rest.isdigit() and not alive(int(rest))
-        if dead or _age_s(left) > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of this machine is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+__all__ = [
+    "ASIDE",
+    "CURRENT",
+    "FORMAT",
+    "GENERATION",
+    "MANIFEST",
+    "STAGING",
+    "Lake",
+    "NewPartition",
+    "Partition",
+    "alive",
+    "is_local",
+    "refuse_newer",
+]

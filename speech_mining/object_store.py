@@ -68,7 +68,7 @@ class Cache:
         found = sorted((path.stat().st_mtime, path.stat().st_size, str(path)) for path in self._files())
         held = sum(bytes_ for _, bytes_, _ in found)
         for used, bytes_, path in found:
-            if held + size <= self.most_bytes or time.time() - used < self.in_use_s:
+            if held + size <= self.most_bytes or abs(time.time() - used) < self.in_use_s:
                 break
             Path(path).unlink(missing_ok=True)
             held -= bytes_

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-KEPT = ("S2S_REAL_SPEECH", "S2S_STOPES_PYTHON", "S2S_LASER")
+KEPT = (
+    "S2S_REAL_SPEECH",
+    "S2S_STOPES_PYTHON",
+    "S2S_LASER",
+    "S2S_DRILLS",
+    "S2S_DRILLS_LIBRARY",
+    "S2S_DRILLS_REPORT",
+)
 for name in [name for name in os.environ if name.startswith("S2S_") and name not in KEPT]:
     del os.environ[name]
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")

@@ -91,14 +91,16 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
             assert spec.kinds and spec.owners and spec.group_name and spec.code_version, name
 
 
-def test_what_waits_for_a_network_is_retried_and_every_step_has_a_pool(definitions: dg.Definitions) -> None:
+def test_what_may_die_of_the_network_or_of_memory_is_retried_and_every_step_has_a_pool(
+    definitions: dg.Definitions,
+) -> None:
     pools = {}
     for asset in definitions.resolve_asset_graph().assets_defs:
         if asset.is_executable and not asset.check_keys:
             pools[asset.key.to_user_string()] = (asset.op.pool, asset.op.retry_policy is not None)
     assert pools["catalogue"] == pools["deu/raw_audio"] == ("download", True)
     assert pools["deu/segments"] == pools["s2s_pairs"] == pools["s2s_corpus"] == ("cpu", False)
-    assert pools["deu/speech_embeddings"] == pools["deu/speech_index"] == pools["s2s_neighbours"] == ("gpu", False)
+    assert pools["deu/speech_embeddings"] == pools["deu/speech_index"] == pools["s2s_neighbours"] == ("gpu", True)
     assert all(pool in {"cpu", "gpu", "download"} for pool, _ in pools.values())
 
 

@@ -3,12 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import typer
+import yaml
+from dagster._core.instance import InstanceRef
+from dagster._daemon.types import DaemonHeartbeat
 from typer.testing import CliRunner
 
+from benchmarks.postgres import missing, temporary_postgres
+from resources.settings import load_settings
 from speech_mining.cli import doctor as module
 from speech_mining.cli.doctor import CHECKS, AbsentError, Check, Finding, doctor, examine
 
@@ -132,6 +141,170 @@ def test_the_table_ends_in_a_verdict(
     ran = CliRunner().invoke(app, [], env={"COLUMNS": "160"})
     assert ran.exit_code == code
     assert verdict in ran.stdout and "[1.0] GiB" in ran.stdout and "buy one" in ran.stdout
+
+
+# What other packages offer
+
+
+class Offer:
+    """An entry point of the group `speech_mining.checks`."""
+
+    name = "offered"
+
+    def __init__(self, look: Callable[[], list[Finding]]) -> None:
+        self.load = lambda: look
+
+
+def test_checks_that_other_packages_offer_are_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Finding("Clock", "ok", "five to twelve", "schedules")
+    monkeypatch.setattr(module, "_offers", lambda: [Offer(lambda: [clock])])
+    monkeypatch.setattr(module, "CHECKS", ())
+    monkeypatch.setattr(module, "_sonar_findings", list)
+    assert examine() == [clock]
+
+
+def test_an_offer_that_breaks_is_one_row_and_no_crash() -> None:
+    def breaks() -> list[Finding]:
+        raise ImportError("no module named dagster")
+
+    (row,) = module._offered(Offer(breaks))  # type: ignore[arg-type]
+    assert (row.name, row.state) == ("Checks of offered", "optional")
+    assert "no module named dagster" in row.found and row.fix
+
+
+# What is looked at in a home and its instance
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with an instance, as `make dev` makes it, whose daemon never ran."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("S2S_HOME", str(tmp_path))
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text(
+        "concurrency: {pools: {granularity: op}}\nrun_monitoring: {enabled: true}\ntelemetry: {enabled: false}\n"
+        "run_retries: {enabled: true, max_retries: 3, retry_on_asset_or_op_failure: false}\n"
+    )
+    return tmp_path
+
+
+def of_home() -> dict[str, Finding]:
+    from resources.instance_checks import findings
+
+    return {finding.name: finding for finding in findings()}
+
+
+@contextmanager
+def opened(home: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home / "dagster"))) as instance:
+        yield instance
+
+
+def test_the_pools_of_an_instance_are_held_against_the_settings(home: Path) -> None:
+    from resources.pools import set_pools
+
+    before = of_home()["Pools"]
+    assert (before.state, before.fix) == ("optional", "s2s pools --apply")
+    assert "gpu: no limit, 0 wait, the settings say 1" in before.found
+    with opened(home) as instance:
+        set_pools(instance, load_settings())
+        instance.event_log_storage.claim_concurrency_slot("cpu", "0123456789ab", "step")
+    found = of_home()
+    assert found["Pools"].state == "ok"
+    assert "cpu: 1 of 2 taken by runs 01234567, 0 wait" in found["Pools"].found
+    assert (found["Stale slots"].state, found["Stale slots"].found) == ("optional", "step of run 01234567 (gone)")
+
+
+def test_what_looks_after_runs_is_told_and_a_daemon_that_never_ran_is_noticed(home: Path) -> None:
+    found = of_home()
+    assert found["Dagster instance"].found.startswith("SQLite storage, 0 runs")
+    assert found["Run retries"].found == "on, 3 times, not where a step failed by itself"
+    assert found["Run monitoring"].state == "ok" and "the code server notices" in found["Run monitoring"].found
+    assert found["Daemons"].state == "optional" and "monitoring never" in found["Daemons"].found
+    with opened(home) as instance:
+        for name in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), name, None, None))
+    assert of_home()["Daemons"].state == "ok"
+
+
+def test_an_instance_without_retries_and_monitoring_is_told_how_to_get_them(home: Path) -> None:
+    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    found = of_home()
+    for name in ("Run retries", "Run monitoring"):
+        assert found[name].state == "optional" and "dagster.yaml" in found[name].fix
+
+
+def test_without_an_instance_one_row_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2S_HOME", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    found = of_home()
+    assert "Pools" not in found
+    assert found["Dagster instance"].found == f"There is no Dagster instance in {tmp_path / 'dagster'}."
+
+
+def test_an_instance_whose_storage_does_not_answer_is_a_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "dagster" / "dagster.yaml").write_text(
+        "storage: {postgres: {postgres_url: 'postgresql+psycopg2://nobody:secret@127.0.0.1:9/none'}}\n"
+    )
+    monkeypatch.setattr("dagster_postgres.utils.time.sleep", lambda _: None)
+    row = of_home()["Dagster instance"]
+    assert row.state == "optional" and "127.0.0.1" in row.found
+    assert "secret" not in row.found
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+def test_an_instance_on_postgres_answers_and_takes_the_pools(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resources.pools import set_pools
+
+    told = yaml.safe_load((Path(__file__).parent.parent / "deploy" / "dagster.yaml").read_text("utf-8"))
+    with temporary_postgres() as cluster:
+        (home / "dagster" / "dagster.yaml").write_text(yaml.safe_dump({**told, "storage": cluster.storage}))
+        before = of_home()
+        assert before["Dagster instance"].found.startswith("Postgres storage, 0 runs")
+        assert before["Pools"].state == "optional" and "gpu: 0 of 1 taken" in before["Pools"].found
+        with opened(home) as instance:
+            assert set_pools(instance, load_settings()) == {"gpu": (None, 1), "cpu": (None, 2), "download": (None, 2)}
+        assert of_home()["Pools"].state == "ok"
+    assert cluster.password not in str(before)
+
+
+def test_settings_that_cannot_be_read_are_the_only_row(home: Path) -> None:
+    (home / "s2s.toml").write_text("languages = 3\n")
+    found = of_home()
+    assert list(found) == ["Settings"] and found["Settings"].state == "missing"
+    assert "languages" in found["Settings"].found
+
+
+def test_a_lake_that_cannot_be_written_or_has_no_room_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of_home()["Lake"].found.startswith(f"{home / 'lake'}, writable")
+    monkeypatch.setenv("S2S_STORAGE__RESERVE_MB", str(10**12))
+    assert of_home()["Lake"].state == "missing"
+    monkeypatch.setenv("S2S_STORAGE_URL", "/proc/lake")
+    monkeypatch.setattr("resources.instance_checks.os.access", lambda *_: False)  # root may write anywhere
+    assert "cannot be written" in of_home()["Lake"].found
+
+
+def test_the_budget_in_force_says_where_it_comes_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2S_MEMORY__LIMIT_GB", "64")
+    monkeypatch.setenv("S2S_POOLS__GPU", "4")
+    assert "a search 8.0 GB (memory.limit_gb, 64.0 GB; memory.gpu_share among 4" in of_home()["Memory budgets"].found
+
+
+def test_devices_and_their_holders_are_told_and_a_pool_that_is_too_large_is_noticed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resources.devices import Device, Holder, hold_one, lock_folder
+
+    devices = [Device(place, f"GPU-{place}", "H200") for place in range(2)]
+    monkeypatch.setattr("resources.devices.visible_devices", lambda: tuple(devices))
+    holder = Holder(4711, "here", "a run", "deu__speech_index", 0.0)
+    with hold_one(devices[1:], lock_folder(load_settings()), holder, wait_s=0):
+        told = of_home()["Devices"].found
+    assert told == ("H200 (GPU-0): free; H200 (GPU-1): process 4711 on here, run a run, step deu__speech_index")
+    monkeypatch.setenv("S2S_POOLS__GPU", "3")
+    assert of_home()["Devices"].found == "pools.gpu is 3, and 2 devices are visible"
 
 
 def test_the_help_shows_examples() -> None:

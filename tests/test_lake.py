@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import polars as pl
 import pytest
 
 from speech_mining.errors import LakeError
-from speech_mining.lake import CURRENT, MANIFEST, STAGING, Lake
+from speech_mining.lake import CURRENT, FORMAT, MANIFEST, STAGING, Lake
 from tests.s3_server import new_bucket, s3_server
 
 SCHEMA = {"a": pl.Int32(), "b": pl.String()}
@@ -167,3 +170,126 @@ def test_a_damaged_generation_is_mended_by_writing_the_same_again(tmp_path: Path
         partition = lake.partition("segments", "deu", "1")
         assert partition.read_json("counts.json") == {"segments": 3}
         partition.local_path("counts.json").write_text("{", "utf-8")
+
+
+# several at once, clocks that jump, formats that are newer
+
+TURN = """
+import sys
+from tests.test_lake import _publish
+from speech_mining.lake import Lake
+lake = Lake(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(150):
+    _publish(lake, int(sys.argv[2]) + n % 3, "k")
+"""
+
+
+def _lastingly_damaged(lake: Lake) -> bool:
+    """Whether what is current is damaged, and not merely replaced while it is read."""
+    found = lake.find("layer", "k")
+    try:
+        bad = found is not None and bool(found.damaged())
+    except (LakeError, FileNotFoundError):
+        bad = True
+    now = lake.find("layer", "k")
+    return bad and found is not None and now is not None and now.data_version == found.data_version
+
+
+def test_of_writers_of_one_partition_at_once_each_ends_and_one_wins_whole(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TURN, str(tmp_path), str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "PYTHONPATH": "."},
+        )
+        for first in (10, 11)
+    ]  # 11 and 12 are written by both: the same content under the same name
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline()
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+    lake = Lake(tmp_path)
+    while any(writer.poll() is None for writer in writers):
+        assert not _lastingly_damaged(lake)
+    for writer in writers:
+        with writer:
+            writer.communicate()
+        assert writer.returncode == 0
+    whole = lake.partition("layer", "k")
+    assert whole.damaged() == set() and whole.read_frame("t.parquet").height in {12, 13}
+    assert sorted(child.name for child in whole.folder.parent.iterdir()) == sorted([CURRENT, whole.data_version])
+    assert list((tmp_path / STAGING).iterdir()) == []
+
+
+def test_a_writer_that_finds_its_content_current_does_not_lose_it_to_the_one_before(lake: Lake) -> None:
+    """What the lock, or the claim, is for: between two steps of one writer, another publishes the old content again."""
+    _publish(lake, 3, "k")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda turn: _publish(lake, 3 + turn % 2, "k"), range(24)))
+    whole = lake.partition("layer", "k")
+    assert whole.damaged() == set() and whole.read_frame("t.parquet").height in {3, 4}
+
+
+def test_staging_of_a_living_writer_stays_though_the_clock_jumped_by_years(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    with lake.replace("layer", "k") as new:
+        new.write_json("x.json", {"a": 1})
+        for path in (new.path("x.json"), new.folder):
+            os.utime(path, (0, 0))  # as if the clock had stood in 1970 when it was written
+        _publish(lake, 3, "other")  # opening a staging sweeps
+    assert lake.partition("layer", "k").read_json("x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(("host", "process"), [(platform.node(), f"{2**22 + 1}.1"), (platform.node(), "1.7")])
+def test_staging_of_a_process_that_is_gone_is_swept_also_where_its_number_is_taken(
+    tmp_path: Path, host: str, process: str
+) -> None:
+    left = tmp_path / STAGING / f"{host}_{process}_{'a' * 32}"
+    left.mkdir(parents=True)
+    _publish(Lake(tmp_path), 3, "k")
+    assert not left.exists()
+
+
+def test_staging_of_another_machine_is_swept_only_when_the_disk_says_that_it_is_old(tmp_path: Path) -> None:
+    area = tmp_path / STAGING
+    old, young = (area / f"elsewhere_7.1_{letter * 32}" for letter in "ab")
+    for left in (old, young):
+        left.mkdir(parents=True)
+        (left / "x").write_text("x")
+        os.utime(left, (0, 0))
+    os.utime(old / "x", (0, 0))
+    _publish(Lake(tmp_path), 3, "k")
+    assert not old.exists() and young.exists()
+
+
+def test_a_lock_that_a_killed_publisher_left_blocks_nobody_and_goes(tmp_path: Path) -> None:
+    area = tmp_path / STAGING
+    area.mkdir()
+    (area / ".0123456789abcdef0123.lock").write_text("7 on elsewhere")
+    _publish(Lake(tmp_path), 3, "k")
+    assert list(area.iterdir()) == []
+
+
+def test_a_partition_of_a_newer_format_is_refused_by_name(lake: Lake) -> None:
+    _publish(lake, 3, "k")
+    manifest = lake.partition("layer", "k").folder / MANIFEST
+    told = json.loads(manifest.read_text("utf-8"))
+    manifest.write_text(json.dumps({**told, "format": FORMAT + 1}), "utf-8")
+    newer = rf"layer of k is written in format {FORMAT + 1}.*format {FORMAT} or an earlier.*newer version"
+    with pytest.raises(LakeError, match=newer):
+        lake.partition("layer", "k").read_frame("t.parquet")
+    with pytest.raises(LakeError, match=newer):
+        lake.partition("layer", "k").read_array("v.npy")
+
+
+def test_a_partition_without_its_manifest_says_so(lake: Lake) -> None:
+    _publish(lake, 3, "k")
+    (lake.partition("layer", "k").folder / MANIFEST).unlink()
+    with pytest.raises(LakeError, match=rf"layer of k has no {MANIFEST}.*s2s verify"):
+        lake.partition("layer", "k").read_frame("t.parquet")

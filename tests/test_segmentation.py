@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.settings import SegmentationSettings
+from resources.settings import SegmentationSettings, load_settings
 from resources.storage import Storage
 from speech_mining.audio.decode import decoded_blocks, read_waveform
 from speech_mining.errors import AudioError, SettingsError
@@ -800,7 +800,7 @@ def materialised(lake: Lake, book: str, settings_of_it: SegmentationSettings) ->
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("audiobooks_eng", [book])
         done = dg.materialize(
-            [segments("eng", settings_of_it)],
+            [segments("eng", load_settings(segmentation=settings_of_it))],
             instance=instance,
             partition_key=book,
             resources={"storage": Storage(url=str(lake.root), scratch=str(lake.root / "scratch"))},
@@ -856,7 +856,7 @@ def test_spans_that_the_catalogue_brings_are_used_and_those_of_other_languages_a
 def test_sections_that_are_no_speech_are_named_by_a_warning(lake: Lake) -> None:
     from s2s_assets.segments import sounds_like_speech
 
-    check = sounds_like_speech("eng")
+    check = sounds_like_speech("eng", load_settings())
     materialised(lake, "7", SegmentationSettings())
     assert check(Storage(url=str(lake.root), scratch="")).passed
     with lake.replace("raw_audio", "eng", "8") as new:

@@ -3,6 +3,9 @@
 What belongs here is looking, never mending: each check is one function that says what it found or raises, so that a
 broken package becomes a row of the table and not a crash. The network is not touched. SONAR's libraries are looked
 at in a process of their own, since what their native parts do when they do not fit is not an exception.
+
+What needs the orchestrator is not here: packages that have it offer checks through the entry point group
+`speech_mining.checks` (see pyproject.toml), each a function that looks and returns a list of `Finding`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -76,10 +80,10 @@ def doctor(
         bool, typer.Option("--json", help="Print a list of checks as JSON on standard output instead of a table.")
     ] = False,
 ) -> None:
-    """Check what works on this machine, what is missing, and how to get it.
+    """Check what works on this machine and in its Dagster instance, what is missing, and how to get it.
 
-    Nothing is changed and the network is not touched. The exit code is 0 if everything that the demo needs is there,
-    and 1 if something is missing; what is only optional does not count.
+    Nothing is changed, and no address is asked but that of the instance's own storage. The exit code is 0 if everything
+    that the demo needs is there, and 1 if something is missing; what is only optional does not count.
 
     [bold]Examples[/]
 
@@ -102,7 +106,24 @@ def examine() -> list[Finding]:
     """Run every check; SONAR's, which takes seconds, beside the others."""
     with ThreadPoolExecutor(max_workers=1) as beside:
         sonar = beside.submit(_sonar_findings)
-        return [*(check.finding() for check in CHECKS), *sonar.result()]
+        of_machine = [check.finding() for check in CHECKS]
+        offered = [finding for point in _offers() for finding in _offered(point)]
+        return [*of_machine, *offered, *sonar.result()]
+
+
+def _offers() -> list[EntryPoint]:
+    """The packages that look at more than the machine, by name."""
+    return sorted(entry_points(group="speech_mining.checks"), key=lambda point: point.name)
+
+
+def _offered(point: EntryPoint) -> list[Finding]:
+    """What a package finds, or one row on why it cannot look."""
+    try:
+        findings: list[Finding] = point.load()()
+    except Exception as problem:
+        told = f"{type(problem).__name__}: {problem}"
+        return [Finding(f"Checks of {point.name}", "optional", told, "looking at more than the machine", _REINSTALL)]
+    return findings
 
 
 def _examined(*, quiet: bool) -> list[Finding]:
@@ -237,11 +258,10 @@ def _cores() -> str:
 
 
 def _memory() -> str:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit, where there is one
-    granted = limit.read_text().strip() if limit.is_file() else "max"
-    usable = (machine if granted == "max" else min(machine, int(granted))) / 2**30
-    return _enough(usable, _LEAST_MEMORY_GIB, "in all")
+    from speech_mining.memory_limit import memory_limit
+
+    limit = memory_limit()
+    return _enough(limit.total_bytes / 2**30, _LEAST_MEMORY_GIB, f"in all, {limit.why}")
 
 
 def _disk() -> str:

@@ -20,7 +20,9 @@ TEXT_CHOICES = "'miniature', 'sonar', 'sonar:<card>', 'laser', 'laser:<card>', '
 _TEACHER_OF_THE_MINIATURE = "demo.world.concepts:ConceptTeacher"
 
 
-def speech_encoder(chosen: str, language: str, *, model_dir: Path | None = None, device: str = "auto") -> SpeechEncoder:
+def speech_encoder(
+    chosen: str, language: str, *, model_dir: Path | None = None, device: str = "auto", batch_share: float = 1.0
+) -> SpeechEncoder:
     """The encoder of speech that a name means, for one language; a student knows the languages it was trained for.
 
     Args:
@@ -28,13 +30,14 @@ def speech_encoder(chosen: str, language: str, *, model_dir: Path | None = None,
         language: ISO 639-3.
         model_dir: directory of cards and models of one's own; None reads `S2S_MODEL_DIR`.
         device: "auto", "cpu", "cuda", "cuda:1"; the demo's student runs on the CPU.
+        batch_share: of the encoder's batch, in (0, 1]; what is made without arguments keeps its own.
 
     Raises:
         EncoderError: an encoder of text, or a student whose weights cannot be read.
     """
     kind, _, named = chosen.partition(":")
     if kind == SONAR:
-        return _sonar_speech(language, named, model_dir, device)
+        return _sonar_speech(language, named, model_dir, device, batch_share)
     if kind in (LASER, HUGGING_FACE) and (named or kind == LASER):
         raise EncoderError(
             f"{chosen!r} chosen as an encoder of speech.", expected=SPEECH_CHOICES, cause="it reads text"
@@ -42,27 +45,30 @@ def speech_encoder(chosen: str, language: str, *, model_dir: Path | None = None,
     if _is_object(chosen):
         made: SpeechEncoder = _object(chosen)
         return made
-    return _student(chosen, device)
+    return _student(chosen, device, batch_share)
 
 
-def text_encoder(chosen: str, *, model_dir: Path | None = None, device: str = "auto") -> TextEncoder:
+def text_encoder(
+    chosen: str, *, model_dir: Path | None = None, device: str = "auto", batch_share: float = 1.0
+) -> TextEncoder:
     """The encoder of text that a name means, for all its languages.
 
     Args:
         chosen: one of `TEXT_CHOICES`.
         model_dir: as for `speech_encoder`.
         device: as for `speech_encoder`.
+        batch_share: as for `speech_encoder`.
 
     Raises:
         EncoderError: no such encoder.
     """
     kind, _, named = chosen.partition(":")
     if kind == SONAR:
-        return _sonar_text(named, model_dir, device)
+        return _sonar_text(named, model_dir, device, batch_share)
     if kind == LASER:
-        return _laser(named, model_dir, device)
+        return _laser(named, model_dir, device, batch_share)
     if kind == HUGGING_FACE and named:
-        return _hugging_face(named, model_dir, device)
+        return _hugging_face(named, model_dir, device, batch_share)
     if chosen == MINIATURE or _is_object(chosen):
         made: TextEncoder = _object(_TEACHER_OF_THE_MINIATURE if chosen == MINIATURE else chosen)
         return made
@@ -79,15 +85,22 @@ def reads_any_language(chosen: str, encoder: TextEncoder) -> bool:
     return not encoder.languages and chosen.startswith(f"{HUGGING_FACE}:")
 
 
+def forget() -> None:
+    """Let go of every encoder that was made in this process, and of the memory of those that nobody uses."""
+    for made in (_sonar_speech, _student, _sonar_text, _laser, _hugging_face, _object):
+        made.cache_clear()
+
+
 @lru_cache(maxsize=8)
-def _sonar_speech(language: str, card: str, model_dir: Path | None, device: str) -> SpeechEncoder:
+def _sonar_speech(language: str, card: str, model_dir: Path | None, device: str, batch_share: float) -> SpeechEncoder:
     from speech_mining.encoders.sonar import SonarSpeech
 
-    return SonarSpeech({language: card} if card else language, device=device, model_dir=model_dir)
+    cards = {language: card} if card else language
+    return SonarSpeech(cards, device=device, model_dir=model_dir, batch_share=batch_share)
 
 
 @lru_cache(maxsize=8)
-def _student(chosen: str, device: str) -> SpeechEncoder:
+def _student(chosen: str, device: str, batch_share: float) -> SpeechEncoder:
     from speech_mining.encoders.student import Student
 
     if chosen == MINIATURE:
@@ -95,28 +108,30 @@ def _student(chosen: str, device: str) -> SpeechEncoder:
     from speech_mining.encoders.neural_student import NeuralStudent, is_neural_student
 
     path = Path(chosen)
-    return NeuralStudent.load(path, device=device) if is_neural_student(path) else Student.load(path)
+    if is_neural_student(path):
+        return NeuralStudent.load(path, device=device, batch_share=batch_share)
+    return Student.load(path)
 
 
 @lru_cache(maxsize=2)
-def _sonar_text(card: str, model_dir: Path | None, device: str) -> TextEncoder:
+def _sonar_text(card: str, model_dir: Path | None, device: str, batch_share: float) -> TextEncoder:
     from speech_mining.encoders.sonar import TEXT_CARD, SonarText
 
-    return SonarText(card or TEXT_CARD, device=device, model_dir=model_dir)
+    return SonarText(card or TEXT_CARD, device=device, model_dir=model_dir, batch_share=batch_share)
 
 
 @lru_cache(maxsize=2)
-def _laser(card: str, model_dir: Path | None, device: str) -> TextEncoder:
+def _laser(card: str, model_dir: Path | None, device: str, batch_share: float) -> TextEncoder:
     from speech_mining.encoders.laser import LASER2_CARD, Laser
 
-    return Laser(card or LASER2_CARD, device=device, model_dir=model_dir)
+    return Laser(card or LASER2_CARD, device=device, model_dir=model_dir, batch_share=batch_share)
 
 
 @lru_cache(maxsize=2)
-def _hugging_face(named: str, model_dir: Path | None, device: str) -> TextEncoder:
+def _hugging_face(named: str, model_dir: Path | None, device: str, batch_share: float) -> TextEncoder:
     from speech_mining.encoders.huggingface import HuggingFaceText
 
-    return HuggingFaceText(named, device=device, model_dir=model_dir)
+    return HuggingFaceText(named, device=device, model_dir=model_dir, batch_share=batch_share)
 
 
 def _is_object(name: str) -> bool:

@@ -228,6 +228,7 @@ class HuggingFaceText:
         device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1".
         dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
         max_batch_tokens: tokens in a batch, padding included.
+        batch_share: of that, in (0, 1]: less where an attempt before died of memory.
         model_dir: directory of models of one's own; None reads `S2S_MODEL_DIR`.
         revision: a branch, tag or commit of the hub; pin a commit for lineage.
     """
@@ -240,12 +241,14 @@ class HuggingFaceText:
         device: str = "auto",
         dtype: Precision = "auto",
         max_batch_tokens: int = 8_192,
+        batch_share: float = 1.0,
         model_dir: Path | None = None,
         revision: str | None = None,
     ) -> None:
         self.model = model
         self._given = None if languages is None else frozenset(languages)
-        self._device, self._dtype, self._max_batch_tokens = device, dtype, max_batch_tokens
+        self._device, self._dtype = device, dtype
+        self._max_batch_tokens = max(1, int(max_batch_tokens * batch_share))
         self._model_dir, self._revision = model_dir or default_model_dir(), revision
 
     @property

@@ -51,6 +51,7 @@ class Laser:
         dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
         lower_case: LASER2 was trained on lower-cased text; sonar-space's tokenizer leaves that to its caller.
         max_batch_tokens: tokens in a batch, padding included; a sentence of more tokens is rejected.
+        batch_share: of a batch, in (0, 1]: less where an attempt before died of memory; the same is rejected.
         model_dir: directory of asset cards of one's own; None reads `S2S_MODEL_DIR`.
     """
 
@@ -65,11 +66,12 @@ class Laser:
         dtype: Precision = "auto",
         lower_case: bool = True,
         max_batch_tokens: int = 8_192,
+        batch_share: float = 1.0,
         model_dir: Path | None = None,
     ) -> None:
         self.card = card
         self._device, self._dtype, self._lower_case = device, dtype, lower_case
-        self._max_batch_tokens = max_batch_tokens
+        self._max_batch_tokens, self._batch_share = max_batch_tokens, batch_share
         self._assets = _AssetCards(model_dir)
 
     @cached_property
@@ -104,7 +106,7 @@ class Laser:
         tokens = [self.load().tokens(self._normalised(sentence.text)) for sentence in items]
         refusals = {item: reason for item, given in enumerate(tokens) if (reason := self._refusal(given))}
         work = Work(len(items), self.dimension, refusals, progress)
-        return embed_tokens(work, tokens, self.load().vectors, self._max_batch_tokens)
+        return embed_tokens(work, tokens, self.load().vectors, max(1, int(self._max_batch_tokens * self._batch_share)))
 
     def load(self) -> LoadedLaser:
         """The model on its device, loaded at the first call.

@@ -130,6 +130,7 @@ class NeuralStudent:
         dtype: "auto" is float16 on CUDA and float32 on the CPU.
         max_batch_seconds: audio in a batch, padding included; None is 240 on CUDA and 60 on the CPU. A batch that does
             not fit in memory is halved.
+        batch_share: of that, in (0, 1]: less where an attempt before died of memory.
         feature_threads: batches whose features are computed in advance.
     """
 
@@ -141,6 +142,7 @@ class NeuralStudent:
         device: str = "auto",
         dtype: Precision = "auto",
         max_batch_seconds: float | None = None,
+        batch_share: float = 1.0,
         feature_threads: int = 1,
     ) -> None:
         self.path, self.card = path, card
@@ -149,17 +151,31 @@ class NeuralStudent:
         self.dimension = card.dimension
         self._device, self._dtype = device, dtype
         self._max_batch_seconds, self._feature_threads = max_batch_seconds, feature_threads
+        self._batch_share = batch_share
 
     @classmethod
     def load(
-        cls, path: Path, *, device: str = "auto", dtype: Precision = "auto", max_batch_seconds: float | None = None
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: Precision = "auto",
+        max_batch_seconds: float | None = None,
+        batch_share: float = 1.0,
     ) -> NeuralStudent:
         """Read a student's card; its weights are loaded when the first span is embedded.
 
         Raises:
             EncoderError: the file is missing, damaged, or no neural student's.
         """
-        return cls(path, read_card(path), device=device, dtype=dtype, max_batch_seconds=max_batch_seconds)
+        return cls(
+            path,
+            read_card(path),
+            device=device,
+            dtype=dtype,
+            max_batch_seconds=max_batch_seconds,
+            batch_share=batch_share,
+        )
 
     @cached_property
     def version(self) -> str:
@@ -182,7 +198,8 @@ class NeuralStudent:
 
     def _embed_batches(self, items: Sequence[SpeechSpan], work: Work) -> None:
         lengths = np.array([span.end_sample - span.start_sample for span in items], np.int64)
-        seconds = self._max_batch_seconds or (240.0 if self._loaded.device.type == "cuda" else 60.0)
+        usual = 240.0 if self._loaded.device.type == "cuda" else 60.0
+        seconds = self._batch_share * (self._max_batch_seconds or usual)
         room = Room(lambda part: int(lengths[part].max()) * part.size)
         hear = INPUTS[self.card.architecture]
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-import langcodes
 import numpy as np
 import numpy.typing as npt
 
@@ -102,6 +101,8 @@ def text_languages(codes: Iterable[str]) -> dict[str, str]:
     leads to its dominant member (`ara` -> `arb_Arab`, `fas` -> `pes_Arab`), and `cmn` to `zho_Hans`, `nor` to
     `nob_Latn`, as catalogues and speech encoders use either name.
     """
+    import langcodes
+
     ordered = sorted(codes)
     by_language: dict[str, str] = {}
     for code in ordered:
@@ -127,6 +128,7 @@ class SonarSpeech:
         dtype: "auto" is float16 on CUDA and float32 on the CPU, which knows no other.
         max_batch_seconds: audio in a batch, padding included; None is 240 on CUDA and 60 on the CPU, whose caches
             larger ones leave. A batch that does not fit in memory is halved.
+        batch_share: of that, in (0, 1]: less where an attempt before died of memory.
         feature_threads: batches whose features are computed in advance, each in a thread; None is 4 on CUDA and 1 on
             the CPU, where the model uses every core. Vectors do not depend on it.
         model_dir: directory of asset cards of one's own; None reads `S2S_MODEL_DIR`.
@@ -141,6 +143,7 @@ class SonarSpeech:
         device: str = "auto",
         dtype: Precision = "auto",
         max_batch_seconds: float | None = None,
+        batch_share: float = 1.0,
         feature_threads: int | None = None,
         model_dir: Path | None = None,
     ) -> None:
@@ -150,6 +153,7 @@ class SonarSpeech:
         if not self.cards:
             raise EncoderError("A SONAR speech encoder of no language.", fix="name at least one ISO 639-3 code")
         self._max_batch_seconds, self._feature_threads = max_batch_seconds, feature_threads
+        self._batch_share = batch_share
         self._device, self._dtype = device, dtype
         self._assets = _AssetCards(model_dir)
         self._models: dict[str, LoadedSpeech] = {}
@@ -204,7 +208,7 @@ class SonarSpeech:
         """Embed the spans at `positions`, whose language is the model's."""
         lengths = np.array([span.end_sample - span.start_sample for span in items], dtype=np.int64)
         on_cuda = model.device.type == "cuda"
-        seconds = self._max_batch_seconds or (240.0 if on_cuda else 60.0)
+        seconds = self._batch_share * (self._max_batch_seconds or (240.0 if on_cuda else 60.0))
         threads = (4 if on_cuda else 1) if self._feature_threads is None else self._feature_threads
         room = Room(lambda part: int(lengths[part].max()) * part.size)
 
@@ -361,6 +365,7 @@ class SonarText:
         device: as for `SonarSpeech`.
         dtype: as for `SonarSpeech`.
         max_batch_tokens: tokens in a batch, padding included.
+        batch_share: as for `SonarSpeech`.
         model_dir: as for `SonarSpeech`.
     """
 
@@ -373,10 +378,11 @@ class SonarText:
         device: str = "auto",
         dtype: Precision = "auto",
         max_batch_tokens: int = 8_192,
+        batch_share: float = 1.0,
         model_dir: Path | None = None,
     ) -> None:
         self.card = card
-        self._max_batch_tokens = max_batch_tokens
+        self._max_batch_tokens = max(1, int(max_batch_tokens * batch_share))
         self._device, self._dtype = device, dtype
         self._assets = _AssetCards(model_dir)
 
@@ -728,6 +734,8 @@ def _feature_converter() -> Any:
 
 def _macrolanguage(language: str) -> str | None:
     """The macrolanguage whose dominant member this is, ISO 639-3, if it is one."""
+    import langcodes
+
     try:
         broader = langcodes.Language.get(language).prefer_macrolanguage().to_alpha3()
     except LookupError:

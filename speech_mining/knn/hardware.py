@@ -50,8 +50,8 @@ def cuda_device() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
 
 
-def make_engine(name: str, dimension: int) -> Engine:
-    """The engine of that name, for rows of that many values."""
+def make_engine(name: str, dimension: int, device_share: float = 1.0) -> Engine:
+    """The engine of that name, for rows of that many values; one on a GPU takes that share of its free memory."""
     if name == "int8":
         from speech_mining.knn.engines.int8 import Int8
 
@@ -59,7 +59,7 @@ def make_engine(name: str, dimension: int) -> Engine:
     if name == "cuda":
         from speech_mining.knn.engines.cuda import Cuda
 
-        return Cuda(dimension)
+        return Cuda(dimension, free_share=device_share)
     if name == "faiss":
         from speech_mining.knn.engines.flat import Flat
 

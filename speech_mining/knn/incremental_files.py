@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.errors import LakeError
-from speech_mining.knn.incremental import Lists, State
+from speech_mining.knn.incremental_lists import Lists, State
 
 VERSION = 1
 """Changes whenever a state written before could not be gone on with."""

@@ -41,6 +41,8 @@ class Wish:
     """Train again, whatever could be kept."""
     seed: int = 0
     """Of the training, and of the sample its recall is measured on."""
+    memory_bytes: int | None = None
+    """Of the machine that will search it, where the type is chosen by size; None takes this one's."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _changed(record: IndexRecord, roll: Roll, wish: Wish) -> str:
         return f"the settings ask for {wish.factory or 'the type that fits the size'}"
     if (record.encoder, record.dimension) != (roll.encoder, dimension):
         return f"the encoder was {record.encoder or 'none'}"
-    fitting = wish.factory or choose_factory(rows, dimension)
+    fitting = wish.factory or choose_factory(rows, dimension, wish.memory_bytes)
     if without_numbers(fitting) != without_numbers(record.factory):
         return f"{rows} rows ask for {fitting}"
     return "" if "IVF" in record.factory else "an exhaustive index has no training to keep"
@@ -180,7 +182,7 @@ def _build(roll: Roll, wish: Wish, reason: str) -> _Made:
     from speech_mining.knn.index import build_index
 
     rows, dimension = roll.vectors.shape
-    factory = wish.factory or choose_factory(rows, dimension)
+    factory = wish.factory or choose_factory(rows, dimension, wish.memory_bytes)
     index = build_index(roll.vectors, roll.ids, factory=factory, seed=wish.seed)
     device = "gpu" if gpu_clone(index) else "cpu"
     return _Made(index, factory, rows, device, f"from scratch: {reason}", rows)

@@ -5,10 +5,9 @@ The names are FAISS's own `index_factory` strings. Nothing is built here.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
+
+from speech_mining.memory_limit import memory_limit
 
 EXHAUSTIVE_ROWS = 200_000
 """Up to here every row is compared with the query; beyond, only the cells near it."""
@@ -61,7 +60,4 @@ def without_numbers(factory: str) -> str:
 
 def machine_memory() -> int:
     """Bytes of memory this process may use: the machine's, or its container's limit where that is lower."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    told = limit.read_text("ascii").strip() if limit.is_file() else ""
-    return min(machine, int(told)) if told.isdigit() else machine
+    return memory_limit().total_bytes

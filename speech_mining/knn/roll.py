@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from speech_mining.errors import EmbeddingError, LakeError
+from speech_mining.knn.open_files import make_room
 from speech_mining.knn.vectors import Chosen, Stack
 from speech_mining.lake import Lake, Partition
 from speech_mining.records import EMBEDDED_SENTENCES, SEGMENTS, Modality, Schema, audiobook_order, conform
@@ -184,32 +185,43 @@ def call_the_roll(blocks: Sequence[Block], dimension: int = 0, layout: Layout = 
 
 def read_blocks(lake: Lake, language: str, layout: Layout = SPEECH) -> list[Block]:
     """The embeddings of every audiobook or shard of a language, vectors mapped into memory."""
-    return [_read_block(lake, language, name, layout) for name in lake.keys(layout.embeddings, language)]
+    names = lake.keys(layout.embeddings, language)
+    make_room(len(names))
+    return [read_block(lake, language, name, layout) for name in names]
 
 
 def read_roll(lake: Lake, language: str, layout: Layout = SPEECH) -> tuple[Roll, npt.NDArray[np.bool_]]:
     """The roll that the language's index was made of, and which rows recur.
 
+    What was embedded since the index was made takes no part yet: a search may last for hours, and books come daily.
+
     Raises:
-        LakeError: there is no index yet, or audiobooks were embedded again since it was made.
+        LakeError: there is no index yet, or audiobooks that are in it are gone or were embedded again.
     """
     index = lake.partition(layout.index, language)
-    roll = call_the_roll(read_blocks(lake, language, layout), layout=layout)
     indexed = index.read_table("roll.parquet", layout.roll)
+    there = set(lake.keys(layout.embeddings, language))
+    names = [name for name in indexed[layout.block] if name in there]
+    make_room(len(names))
+    roll = call_the_roll([read_block(lake, language, name, layout) for name in names], layout=layout)
     if not roll.blocks.equals(indexed):
-        changed = roll.blocks.join(indexed, on=[layout.block, "data_version"], how="full").filter(
-            pl.any_horizontal(pl.col("block", "block_right").is_null())
-        )
-        raise LakeError(
-            f"The index of {language} and its embeddings differ in {changed.height} blocks.",
-            expected="an index made of the embeddings that are there",
-            cause=f"{layout.block}s were added, removed or embedded again since",
-            fix=f"materialize {language}/{layout.index}",
-        )
+        lacking = indexed.join(roll.blocks, on=[layout.block, "data_version"], how="anti")
+        raise index_is_older(language, layout, lacking[layout.block].to_list())
     return roll, index.read_table("rows.parquet", layout.rows)["recurring"].to_numpy()
 
 
-def _read_block(lake: Lake, language: str, name: str, layout: Layout) -> Block:
+def index_is_older(language: str, layout: Layout, changed: Sequence[str]) -> LakeError:
+    """What is wrong with an index when blocks that it names are not there as they were."""
+    return LakeError(
+        f"The index of {language} and its embeddings differ in {len(changed)} blocks, the first is {changed[0]}.",
+        expected="the embeddings that the index was made of",
+        cause=f"{layout.block}s were removed or embedded again since",
+        fix=f"materialize {language}/{layout.index}",
+    )
+
+
+def read_block(lake: Lake, language: str, name: str, layout: Layout = SPEECH) -> Block:
+    """The embeddings of one audiobook or shard as they stand in the roll, vectors mapped into memory."""
     partition = lake.partition(layout.embeddings, language, name)
     encoder = partition.read_json("encoder.json")
     block = Block(

@@ -3,6 +3,8 @@
 The state stands in a layer of its own beside the neighbours that are made from it. It is written first and as the
 search goes on, so that a killed run goes on where the last write was; were the neighbours of another moment than the
 state, the next run would mend it without a product.
+
+What belongs here is one process that does it all; `blocks` shares the search out.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from speech_mining.errors import LakeError
+from speech_mining.knn.engines.protocol import Vectors
 from speech_mining.knn.exact import both_directions
-from speech_mining.knn.incremental import Request, Side, State, Work, update
+from speech_mining.knn.incremental import Request, Work, update
 from speech_mining.knn.incremental_files import VERSION, state_of, state_tables
+from speech_mining.knn.incremental_lists import Side, State
 from speech_mining.knn.neighbours import Neighbours
 from speech_mining.knn.roll import Roll, read_roll
 from speech_mining.knn.vectors import Chosen
@@ -90,7 +94,7 @@ def renew(
         found, work = _approximate(source, target, request)
         began = "an approximate search keeps no state"
     else:
-        state, began = _read(kept, encoders, request)
+        state, began = read_state(kept, encoders, request.k)
         found, work = _in_steps(kept, encoders, state, (source, target), request, tell)
     versions = (rolls[0][0].version, rolls[1][0].version)
     return Renewed(found, source.ids, target.ids, work, began, left_out, encoders, versions)
@@ -108,18 +112,22 @@ def _approximate(source: Side, target: Side, request: Request) -> tuple[Neighbou
 
 def _side(roll: Roll, takes_part: npt.NDArray[np.bool_]) -> Side:
     rows = np.flatnonzero(takes_part)
-    chosen = Chosen(roll.stack, rows)
-    small = len(rows) * roll.stack.shape[1] * roll.stack.dtype.itemsize <= IN_MEMORY_BYTES
-    return Side(roll.ids[rows], roll.versions[rows], chosen[:] if small else chosen)
+    return Side(roll.ids[rows], roll.versions[rows], in_memory_if_small(Chosen(roll.stack, rows)))
 
 
-def _read(place: Kept, encoders: tuple[str, str], request: Request) -> tuple[State | None, str]:
-    """The state of the pair, or why there is none to go on from."""
+def in_memory_if_small(chosen: Chosen) -> Vectors:
+    """Rows of a roll, read at once where they are few."""
+    small = chosen.shape[0] * chosen.shape[1] * chosen.dtype.itemsize <= IN_MEMORY_BYTES
+    return chosen[:] if small else chosen
+
+
+def read_state(place: Kept, encoders: tuple[str, str], k: int) -> tuple[State | None, str]:
+    """The state of a pair, or why there is none to go on from."""
     kept = place.lake.find(place.layer, place.pair)
     if kept is None:
         return None, "this pair was never searched"
     made_by = kept.read_json("state.json")
-    now = _made_by(encoders, request)
+    now = _made_by(encoders, k)
     differing = [f"{name} {made_by.get(name)} became {now[name]}" for name in now if made_by.get(name) != now[name]]
     if differing:
         return None, ", ".join(differing)
@@ -129,8 +137,8 @@ def _read(place: Kept, encoders: tuple[str, str], request: Request) -> tuple[Sta
         return None, f"what was kept cannot be read ({error})"
 
 
-def _made_by(encoders: tuple[str, str], request: Request) -> dict[str, object]:
-    return {"version": VERSION, "k": request.k, "source encoder": encoders[0], "target encoder": encoders[1]}
+def _made_by(encoders: tuple[str, str], k: int) -> dict[str, object]:
+    return {"version": VERSION, "k": k, "source encoder": encoders[0], "target encoder": encoders[1]}
 
 
 def _in_steps(
@@ -150,8 +158,8 @@ def _in_steps(
         began = time.perf_counter()
         updated = update(state, part, target, request)
         seconds = time.perf_counter() - began
-        if state is None or any((updated.work.products, updated.work.rows_new, updated.work.rows_gone)):
-            _write(kept, encoders, updated.state, request)
+        if state is None or updated.work.any:
+            write_state(kept, encoders, updated.state)
         works.append(updated.work)
         if len(part.ids) == len(source.ids):
             return updated.neighbours, _total(works, len(source.ids) * len(target.ids))
@@ -182,8 +190,9 @@ def _total(works: list[Work], all_products: int) -> Work:
     )
 
 
-def _write(kept: Kept, encoders: tuple[str, str], state: State, request: Request) -> None:
+def write_state(kept: Kept, encoders: tuple[str, str], state: State) -> None:
+    """Keep the state of a pair."""
     with kept.lake.replace(kept.layer, kept.pair) as new:
         for name, table in state_tables(state).items():
             new.write_array(name, table)
-        new.write_json("state.json", _made_by(encoders, request))
+        new.write_json("state.json", _made_by(encoders, state.k))

@@ -21,7 +21,7 @@ from speech_mining.audio.decode import read_waveform
 from speech_mining.errors import AudioError, LakeError
 from speech_mining.lake import Lake
 from speech_mining.mining.kinds import Kind
-from speech_mining.quality.catalogue import ask
+from speech_mining.quality.catalogue import ask, filled
 from speech_mining.records import RECORDINGS, Schema
 
 FULL_SCALE = 0.99
@@ -38,6 +38,15 @@ AUDIO_FAULTS: Schema = {
     "measured": pl.Float64(),  # silent: level in dBFS; clipped: share of samples at full scale
 }
 Waveform: TypeAlias = npt.NDArray[np.float32]
+
+
+_LEVELS = """
+SELECT spans.side, spans.language, spans.audiobook, spans.section, spans.segment, spans.start_sample,
+       spans.end_sample, segments.level_dbfs
+FROM spans LEFT JOIN segments ON segments.segment_id = spans.segment AND segments.language = spans.language
+WHERE kind = $kind AND language_pair = $pair
+ORDER BY side, audiobook, section, start_sample
+"""
 
 
 @dataclass(frozen=True)
@@ -87,9 +96,9 @@ def audio_faults(lake: Lake, kind: Kind, pair: str, limits: FaultLimits) -> Audi
         pair: such as `deu-eng`.
         limits: what counts as a fault.
     """
-    sql = _levels_sql(kind, pair)
+    asked = {"kind": kind.name, "pair": pair}
     only = {"kind": [kind.name], "language_pair": [pair], "language": pair.split("-")}
-    spans = ask(lake, sql, only=only)
+    spans = ask(lake, _LEVELS, bound=asked, only=only)
     silent = spans.filter(pl.col("level_dbfs") < limits.least_level_dbfs)
     faults, recordings, heard = [_faults(silent, "silent", silent["level_dbfs"])], 0, 0
     for _, of_side in spans.group_by("side", maintain_order=True):
@@ -98,17 +107,7 @@ def audio_faults(lake: Lake, kind: Kind, pair: str, limits: FaultLimits) -> Audi
             faults.append(found)
             recordings, heard = recordings + 1, heard + of_recording.height
     every = pl.concat([pl.DataFrame(schema=dict(AUDIO_FAULTS)), *faults])
-    return AudioFaults(every, spans.height, recordings, heard, sql)
-
-
-def _levels_sql(kind: Kind, pair: str) -> str:
-    return (
-        "SELECT spans.side, spans.language, spans.audiobook, spans.section, spans.segment, spans.start_sample,\n"
-        "       spans.end_sample, segments.level_dbfs\n"
-        "FROM spans LEFT JOIN segments ON segments.segment_id = spans.segment AND segments.language = spans.language\n"
-        f"WHERE kind = '{kind.name}' AND language_pair = '{pair}'\n"
-        "ORDER BY side, audiobook, section, start_sample"
-    )
+    return AudioFaults(every, spans.height, recordings, heard, filled(_LEVELS, asked))
 
 
 def _chosen(spans: pl.DataFrame, most: int) -> list[tuple[tuple[object, ...], pl.DataFrame]]:

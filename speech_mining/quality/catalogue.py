@@ -314,6 +314,7 @@ def ask(
     query: str,
     *,
     limit: int | None = None,
+    bound: Mapping[str, str | float] | None = None,
     frames: Mapping[str, pl.DataFrame] | None = None,
     only: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
@@ -323,6 +324,7 @@ def ask(
         lake: to read.
         query: one SELECT, FROM, WITH, DESCRIBE, SHOW or SUMMARIZE, or a PIVOT that names its values, IN (…).
         limit: most rows; all by default.
+        bound: values of the query's `$names`.
         frames: tables that do not lie in the lake, by name.
         only: see `lake_catalogue`.
 
@@ -331,19 +333,20 @@ def ask(
         ReplacedError: partitions were replaced while it ran, twice.
         LakeError: a file is damaged.
     """
-    wrapped, tables = _wrapped(query, limit), _with_needs(tables_of(query))
+    values = dict(bound or {})
+    wrapped, tables = _wrapped(query, limit), _with_needs(tables_of(filled(query, values)))
     for last in (False, True):
         try:
             opened = _open(lake, tables, frames or {}, only or {})
             with closing(opened.connection):
-                return _answer(opened, wrapped)
+                return _answer(opened, wrapped, values)
         except ReplacedError:
             if last:
                 raise
     raise AssertionError("unreachable")
 
 
-def _answer(opened: _Opened, wrapped: str) -> pl.DataFrame:
+def _answer(opened: _Opened, wrapped: str, bound: Mapping[str, str | float]) -> pl.DataFrame:
     """Run a query.
 
     A file that is gone is told by DuckDB in several ways (it looks for a folder of the name, which is forbidden), so
@@ -352,13 +355,19 @@ def _answer(opened: _Opened, wrapped: str) -> pl.DataFrame:
     import duckdb
 
     try:
-        opened.connection.execute(f"EXPLAIN {wrapped}")  # refuses before anything runs, and tells positions
-        return _frame(opened.connection.sql(wrapped))
+        opened.connection.execute(f"EXPLAIN {wrapped}", bound)  # refuses before anything runs, and tells positions
+        return _frame(opened.connection.sql(wrapped, params=bound))
     except duckdb.Error as error:
         vanished = opened.vanished
         if vanished:
             raise ReplacedError(vanished[0]) from None
         raise _told(error, lines_before=1) from None
+
+
+def filled(query: str, bound: Mapping[str, str | float]) -> str:
+    """The query with its values written in, as a person may ask it again; what runs has them bound."""
+    literals = {name: _quoted(value) if isinstance(value, str) else repr(value) for name, value in bound.items()}
+    return re.sub(r"\$(\w+)", lambda found: literals.get(found[1], found[0]), query)
 
 
 def tables_of(query: str) -> list[str]:

@@ -6,6 +6,7 @@ What belongs here is what is free. What a book wants is `audiobook`'s business.
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from speech_mining.errors import SpeechMiningError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_SAID = re.compile(r"\(os error (?P<number>\d+)\)|^\d+ requested and \d+ written$")
 
 
 class NoRoomError(SpeechMiningError):
@@ -64,16 +66,32 @@ def told_when_full(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as problem:
-        if problem.errno not in _FULL:
+    except Exception as problem:
+        if isinstance(problem, SpeechMiningError) or not is_full(problem):
             raise
         raise NoRoomError(
-            f"{what} could not be written: {problem.strerror or problem}"
-            f"{f' ({problem.filename})' if problem.filename else ''}.",
+            f"{what} could not be written: {_wording(problem)}.",
             expected="room on the disk",
             cause="the disk or a quota is full, or files may not grow so large (ulimit -f)",
             fix="free some room and run the same again: what was received is kept and resumed",
         ) from problem
+
+
+def is_full(problem: Exception) -> bool:
+    """Whether an error says that a disk is full.
+
+    Only Python's own files say it by number: Polars puts the number into the text of an error of its own, and numpy
+    counts what was requested and what was written.
+    """
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return problem.errno in _FULL
+    told = _SAID.search(str(problem))
+    return told is not None and (told["number"] is None or int(told["number"]) in _FULL)
+
+
+def _wording(problem: Exception) -> str:
+    where = f" ({problem.filename})" if isinstance(problem, OSError) and problem.filename else ""
+    return f"{getattr(problem, 'strerror', None) or problem}{where}"
 
 
 def _mb(size: int) -> str:

@@ -96,10 +96,12 @@ class Cuda:
         device: str = "cuda",
         division: Division | None = None,
         products: torch.dtype = torch.float16,
+        free_share: float = 1.0,
     ) -> None:
-        """Rows of `dimension` values; without a `division`, memory is divided by what is free when a sweep begins."""
+        """Rows of `dimension` values; without a `division`, a share of what is free when a sweep begins is divided."""
         self.dimension = dimension
         self._device, self._division, self._products = torch.device(device), division, products
+        self._free_share = free_share
 
     def row_bytes(self) -> int:
         """Nothing: rows are rounded on the device, and pass through pinned memory of a fixed size."""
@@ -149,7 +151,7 @@ class Cuda:
     def _divided(self, work: Sweep) -> Division:
         held = max(places(lists) if is_wanted(lists) else 0 for lists in (work.forward, work.backward))
         load = Load(len(work.source), len(work.target), _padded(self.dimension, ALIGN), held, self._products.itemsize)
-        return divide(_free_bytes(self._device), load)
+        return divide(self._free_share * _free_bytes(self._device), load)
 
 
 def divide(free: float, load: Load) -> Division:
