@@ -33,10 +33,10 @@ from upath import UPath
 
 from speech_mining.atomic import sync
 from speech_mining.errors import LakeError
-from speech_mining.object_store import Cache, digest, send, sizes
+from speech_mining.object_store import Cache, digest, read_text, send, sizes
 from speech_mining.records import Schema, conform
 from speech_mining.sources.disk import told_when_full
-from speech_mining.writers import CLAIM, alive, claimed, only_publisher, others_at_it, owned_name, sweep
+from speech_mining.writers import CLAIM, Claim, alive, claimed, only_publisher, owned_name, sweep
 
 CURRENT = "CURRENT"
 MANIFEST = "partition.json"
@@ -117,7 +117,7 @@ class Partition:
             LakeError: the manifest is gone, or a newer version of this project wrote it.
         """
         try:
-            content = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            content = json.loads(read_text(self.folder / MANIFEST))
         except FileNotFoundError:
             raise LakeError(
                 f"{self.layer} of {'/'.join(self.key)} has no {MANIFEST}.",
@@ -215,7 +215,7 @@ class Lake:
         """The partition, or None where it was never published."""
         folder = self._folder(layer, key)
         try:
-            generation = (folder / CURRENT).read_text("utf-8").strip()
+            generation = read_text(folder / CURRENT).strip()
         except FileNotFoundError:
             return None
         return Partition(folder / generation, layer, key, self._cache)
@@ -306,15 +306,31 @@ class Lake:
     def _publish(self, new: NewPartition, layer: str, key: tuple[str, ...]) -> None:
         generation = _seal(new, layer, key)
         folder = self._folder(layer, key)
-        whole = Partition(folder / generation, layer, key, self._cache)
+        published = Partition(folder / generation, layer, key, self._cache)
         with self._publishing(folder) as claim:
-            if not _is_whole(whole):
-                self._move(new, whole.folder)
+            if not _is_whole(published):
+                self._move(new, published.folder)
             self._swap(folder / CURRENT, generation)
-            self._remove_others(folder, generation, claim)
+            if claim is None or self._stays(claim, new, published):
+                self._remove_others(folder, generation)
+
+    def _stays(self, claim: Claim, new: NewPartition, published: Partition) -> bool:
+        """Look again at what was published to an object store; tells whether the rest of the partition may be removed.
+
+        Another writer may have removed it as old at the moment at which it was found whole.
+        """
+        alone = claim.alone()
+        if not alone:
+            claim.step_back()
+            claim.await_removers()
+        current = self.find(published.layer, *published.key)
+        ours = current is not None and current.data_version == published.data_version
+        if ours and not _is_whole(Partition(published.folder, published.layer, published.key, self._cache)):
+            self._move(new, published.folder)
+        return alone and ours
 
     @contextmanager
-    def _publishing(self, folder: UPath) -> Iterator[UPath | None]:
+    def _publishing(self, folder: UPath) -> Iterator[Claim | None]:
         """Change a partition as the only one: under a lock on a disk, by a claim in an object store."""
         if is_local(folder):
             with only_publisher(self.staging_area, str(folder)):
@@ -329,8 +345,8 @@ class Lake:
         if self.find(layer, *key) is not None and self._others(folder):
             with self._publishing(folder) as claim:
                 current = self.find(layer, *key)
-                if current is not None:
-                    self._remove_others(folder, current.data_version, claim)
+                if current is not None and (claim is None or claim.alone()):
+                    self._remove_others(folder, current.data_version)
         sweep(self.staging_area)
 
     def restore(self, layer: str, *key: str, generation: str) -> bool:
@@ -373,10 +389,8 @@ class Lake:
     def _others(self, folder: UPath) -> bool:
         return sum(1 for _ in folder.iterdir()) > 2
 
-    def _remove_others(self, folder: UPath, generation: str, claim: UPath | None) -> None:
-        """Leave one generation in a partition; all of them where another writer of an object store is at it."""
-        if claim is not None and others_at_it(folder, claim):
-            return
+    def _remove_others(self, folder: UPath, generation: str) -> None:
+        """Leave one generation in a partition."""
         for child in list(folder.iterdir()):
             if child.name not in {generation, CURRENT} and not child.name.startswith(CLAIM):
                 self._remove_tree(child)

@@ -96,6 +96,14 @@ def sizes(folder: UPath) -> dict[str, int]:
     return {path[start:]: int(about["size"]) for path, about in listed.items()}
 
 
+def read_text(path: UPath) -> str:
+    """A small file that others may replace at any moment, by one request: the old text or the new one.
+
+    Opened as a file it would be asked for twice, its size first, and what was replaced in between is an error.
+    """
+    return bytes(path.fs.cat_file(path.path)).decode("utf-8")
+
+
 def send(source: Path | UPath, target: UPath) -> None:
     """Put a file into an object store: from this disk, piece by piece, or from another place of the same store."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,10 @@ WAIT_S = 600.0
 """How long another publisher of the same partition is waited for: it moves a folder, it does not fill one."""
 CLAIM = ".writing."
 """How the object begins that says who is publishing a partition of an object store."""
+WAITS = "waits."
+"""And then, of one that removes nothing."""
+REMOVERS_WAIT_S = 30.0
+"""How long one that may remove something is waited for: it lists a folder and takes a few objects away."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _LOCK = ".lock"
 _CLAIMS: set[str] = set()
@@ -115,31 +120,70 @@ def only_publisher(area: Path, name: str, *, wait_s: float = WAIT_S) -> Iterator
         yield
 
 
+class Claim:
+    """Says in an object store, which knows no locks, that a partition is being published.
+
+    A claim is written before anything else is done, and what is written is seen by all at once. So of two writers at
+    least one sees the other. Only one that sees nobody may remove anything; one that sees another steps back and waits
+    until nobody is left who may, and then looks whether what it published is still whole.
+
+    Args:
+        folder: of the partition.
+    """
+
+    def __init__(self, folder: UPath) -> None:
+        self._folder = folder
+        self._name = owned_name()
+        self._object = folder / f"{CLAIM}{self._name}"
+        _CLAIMS.add(self._name)
+        self._object.write_bytes(b"")
+
+    def alone(self) -> bool:
+        """Whether nobody else is at the partition; claims of the dead are taken away."""
+        return not self._others()
+
+    def step_back(self) -> None:
+        """Promise to remove nothing, so that others need not wait for it."""
+        waiting = self._folder / f"{CLAIM}{WAITS}{self._name}"
+        waiting.write_bytes(b"")
+        self._object, claimed_first = waiting, self._object
+        _take_away(claimed_first)
+
+    def await_removers(self, *, wait_s: float = REMOVERS_WAIT_S) -> None:
+        """Wait until nobody is left who may remove something, but not long: one of another machine may be dead."""
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until and any(not name.startswith(WAITS) for name in self._others()):
+            time.sleep(0.1)
+
+    def end(self) -> None:
+        """Take the claim away."""
+        _CLAIMS.discard(self._name)
+        _take_away(self._object)
+
+    def _others(self) -> list[str]:
+        claims = [child for child in self._folder.iterdir() if child.name.startswith(CLAIM)]
+        others = [claim for claim in claims if not claim.name.endswith(self._name)]
+        now_s = self._object.stat().st_mtime if others else None
+        return [claim.name.removeprefix(CLAIM) for claim in others if _is_claimed(claim, now_s)]
+
+
 @contextmanager
-def claimed(folder: UPath) -> Iterator[UPath]:
-    """Say in an object store that a partition is being published, as long as the block takes."""
-    name = owned_name()
-    claim = folder / f"{CLAIM}{name}"
-    _CLAIMS.add(name)
+def claimed(folder: UPath) -> Iterator[Claim]:
+    """Claim a partition of an object store as long as the block takes."""
+    claim = Claim(folder)
     try:
-        claim.write_bytes(b"")
         yield claim
     finally:
-        _CLAIMS.discard(name)
-        with suppress(OSError):  # one that the store does not take away now, the next writer does
-            claim.unlink(missing_ok=True)
+        claim.end()
 
 
-def others_at_it(folder: UPath, own: UPath | None) -> bool:
-    """Whether somebody else is publishing a partition of an object store; claims of the dead are taken away."""
-    claims = [child for child in folder.iterdir() if child.name.startswith(CLAIM)]
-    others = [claim for claim in claims if own is None or claim.name != own.name]
-    now_s = own.stat().st_mtime if own is not None and others else None
-    return any([_is_claimed(claim, now_s) for claim in others])
+def _take_away(claim: UPath) -> None:
+    with suppress(OSError):  # one that the store does not take away now, the next writer does
+        claim.unlink(missing_ok=True)
 
 
 def _is_claimed(claim: UPath, now_s: float | None) -> bool:
-    here = held_here(claim.name.removeprefix(CLAIM), claim=True)
+    here = held_here(claim.name.removeprefix(CLAIM).removeprefix(WAITS), claim=True)
     if here is None:  # of another machine: the store's own clock decides, if it is known
         try:
             here = now_s is None or now_s - claim.stat().st_mtime < ABANDONED_S

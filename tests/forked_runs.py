@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def serve(make: Callable[..., bool]) -> None:
 
 def _run(make: Callable[..., bool], order: dict[str, str], told: int) -> None:
     """A run in its own process: it ends here, after it has told what it imported."""
-    done = make(**order)
+    try:
+        done = make(**order)
+    except BaseException:  # the interpreter of a fork cannot end as usual: threads of its parent are not there to end
+        traceback.print_exc()
+        done = False
     os.write(told, " ".join(sorted(sys.modules)).encode())
     os._exit(0 if done else 1)
 

@@ -231,7 +231,7 @@ def test_a_writer_that_finds_its_content_current_does_not_lose_it_to_the_one_bef
     """What the lock, or the claim, is for: between two steps of one writer, another publishes the old content again."""
     _publish(lake, 3, "k")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda turn: _publish(lake, 3 + turn % 2, "k"), range(24)))
+        list(pool.map(lambda turn: _publish(lake, 3 + turn % 2, "k"), range(40)))
     whole = lake.partition("layer", "k")
     assert whole.damaged() == set() and whole.read_frame("t.parquet").height in {3, 4}
 

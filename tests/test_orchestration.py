@@ -131,6 +131,7 @@ def test_sixty_new_audiobooks_are_embedded_by_two_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`:DeprecationWarning")  # Dagster's own backfills
 def test_the_benchmark_of_orchestration_measures_five_audiobooks_through_a_real_daemon(tmp_path: Path) -> None:
     write_books(tmp_path / "books", 5)
     cost = measure(tmp_path / "books", 3, 5, tmp_path / "home", most_s=500)

@@ -19,6 +19,7 @@ from upath import UPath
 
 from speech_mining.lake import ASIDE, CURRENT, Lake, is_local
 from speech_mining.mining.kinds import KINDS
+from speech_mining.object_store import read_text
 from speech_mining.sources.writer import BusyError, only_writer
 from speech_mining.upkeep.places import Found, Place, look
 from speech_mining.writers import abandoned, disk_time_s, held_here, sweep, touched_s
@@ -119,7 +120,7 @@ def _generations(lake: Lake, places: list[Place]) -> Iterator[Leftover]:
     for place in places:
         if not place.has_current or any(held_here(claim, claim=True) is not False for claim in place.claims):
             continue
-        current = (lake.root / place.path / CURRENT).read_text("utf-8").strip()
+        current = read_text(lake.root / place.path / CURRENT).strip()
         for name, files in place.generations.items():
             if name != current and current in place.generations:
                 yield Leftover(

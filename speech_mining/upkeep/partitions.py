@@ -15,7 +15,7 @@ from upath import UPath
 
 from speech_mining.errors import LakeError
 from speech_mining.lake import CURRENT, FORMAT, GENERATION, MANIFEST, Lake
-from speech_mining.object_store import digest
+from speech_mining.object_store import digest, read_text
 from speech_mining.upkeep.findings import Act, Finding, FindingKind
 from speech_mining.upkeep.places import Place
 from speech_mining.upkeep.tables import missing_columns
@@ -56,7 +56,7 @@ def asset_of(layer: str, key: tuple[str, ...]) -> str:
 
 def _current(lake: Lake, place: Place) -> str:
     try:
-        return (lake.root / place.path / CURRENT).read_text("utf-8").strip()
+        return read_text(lake.root / place.path / CURRENT).strip()
     except (OSError, ValueError):
         return ""
 
