@@ -20,8 +20,8 @@ from partitions.languages import layer
 from partitions.text_shards import text_shards
 from resources.settings import Settings
 from speech_mining.errors import SpeechMiningError
-from speech_mining.lake import alive
 from speech_mining.mining.kinds import KINDS
+from speech_mining.writers import alive
 
 BOOK_LAYERS = ("raw_audio", "segments", "speech_embeddings")
 PAIR_LAYERS = ("neighbours", "pairs", "corpus")

@@ -6,6 +6,7 @@ Names and order only; what is made of a partition is the layer's.
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ TELL_EVERY_S = 15.0
 """How often a batch tells how far it is: a line is an event in the database, and one a book was a third of them all."""
 
 
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Audiobooks that one run can make: neighbours in the order of their set."""
@@ -40,6 +50,19 @@ class Batch:
     def tags(self) -> dict[str, str]:
         """What makes a run of them, as Dagster's own backfills do."""
         return {ASSET_PARTITION_RANGE_START_TAG: self.first, ASSET_PARTITION_RANGE_END_TAG: self.last}
+
+    def request(self, reason: Sequence[str], assets: Sequence[dg.AssetKey], tags: Mapping[str, str]) -> dg.RunRequest:
+        """A run of them, to Dagster; for the same reason it is one run, however often it is asked for."""
+        return dg.RunRequest(
+            run_key=hashlib.sha256("/".join(reason).encode()).hexdigest()[:32],
+            asset_selection=list(assets),
+            tags={**self.tags, **tags},
+        )
+
+
+def runs_under_way(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> int:
+    """How many runs with these tags have not ended."""
+    return instance.get_runs_count(dg.RunsFilter(statuses=UNDER_WAY, tags=dict(tags)))
 
 
 def batches(known: Sequence[str], wanted: Sequence[str], most: int) -> list[Batch]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from speech_mining.writers import began
+
 _CLOCKS_APART_S = 2.0
 """The kernel counts a process' age from its boot, in whole seconds."""
 
@@ -49,11 +51,8 @@ def _is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 def _runs_since(pid: int, moment: float) -> bool:
     """Whether a process of that number is there and began before a moment: numbers are given out again."""
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return False
-    return _boot_s() + ticks / os.sysconf("SC_CLK_TCK") <= moment + _CLOCKS_APART_S
+    ticks = began(pid)
+    return bool(ticks) and _boot_s() + int(ticks) / os.sysconf("SC_CLK_TCK") <= moment + _CLOCKS_APART_S
 
 
 def _boot_s() -> float:

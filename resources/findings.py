@@ -68,6 +68,15 @@ class Findings:
         figures = {**_together(outcome.figures for outcome in outcomes.values()), "audiobooks": len(outcomes)}
         return CheckOutcome(not broken, self._rows(broken), {**figures, "offending_audiobooks": len(broken)})
 
+    def to_look_at(self, key: dg.AssetKey, of_run: Sequence[str] | None) -> list[str] | None:
+        """The audiobooks of a run, and those that nobody looked at before it; None in a run of the check alone: all.
+
+        Args:
+            key: of the layer that is checked.
+            of_run: its audiobooks; None for a run of none.
+        """
+        return None if of_run is None else [*of_run, *made_since_last_look(key, self.check)]
+
     def forget(self, book: str) -> None:
         """Nothing is wrong with it any more, or it is gone."""
         self.lake.remove(LAYER, self.language, self.check, book)

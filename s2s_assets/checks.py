@@ -18,7 +18,7 @@ from partitions.batches import books_of_run
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
 from resources.compute import CHECK, pod_retries, step_tags
-from resources.findings import Findings, made_since_last_look
+from resources.findings import Findings
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -197,11 +197,10 @@ class _OfBooks:
 
     def judge(self, lake: Lake, language: str) -> CheckOutcome:
         """Look at the audiobooks of the run, or at all of them in a run of the check alone."""
-        books = books_of_run(language)
-        if books is not None:
-            books = [*books, *made_since_last_look(layer(language, self.layer), self.name)]
+        findings = Findings(lake, language, self.name)
+        books = findings.to_look_at(layer(language, self.layer), books_of_run(language))
         at_once = None if self.look_at_all is None else self.look_at_all(lake)
-        return Findings(lake, language, self.name).judge(self.layer, books, self.look(lake), look_at_all=at_once)
+        return findings.judge(self.layer, books, self.look(lake), look_at_all=at_once)
 
 
 def _books_check(language: str, asked: _OfBooks, settings: Settings) -> dg.AssetChecksDefinition:

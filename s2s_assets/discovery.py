@@ -6,7 +6,6 @@ nobody: 14 500 new audiobooks are asked for a few runs at a time, as fast as tho
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from partitions.audiobooks import add_audiobooks, known_audiobooks
-from partitions.batches import Batch, batches
+from partitions.batches import Batch, batches, runs_under_way
 from partitions.languages import layer
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -31,13 +30,6 @@ LAYERS = ("raw_audio", "segments")
 """What a run makes. Embeddings follow by their own condition, on a GPU."""
 MOST_AGAIN = 1000
 """Audiobooks of a language that are remembered to be tried again; the rest wait for the next round."""
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True)
@@ -55,11 +47,10 @@ class Wanted:
 
     def request(self) -> dg.RunRequest:
         """To Dagster; the same batch for the same reason is one run, however often it is asked for."""
-        named = "/".join([self.language, *self.batch.books, *self.marks])
-        return dg.RunRequest(
-            run_key=hashlib.sha256(named.encode()).hexdigest()[:32],
-            asset_selection=[layer(self.language, name) for name in LAYERS],
-            tags={**self.batch.tags, **TAGS, "s2s/language": self.language},
+        return self.batch.request(
+            [self.language, *self.batch.books, *self.marks],
+            [layer(self.language, name) for name in LAYERS],
+            {**TAGS, "s2s/language": self.language},
         )
 
 
@@ -120,7 +111,7 @@ def discovery(
             return dg.SkipReason("The catalogue was not read yet: materialize it, or turn on read_catalogue.")
         books = {language: _by_change(listed, language) for language in settings.languages}
         known = {language: _with_partitions(context.instance, language, changed) for language, changed in books.items()}
-        room = ingest.most_runs - _under_way(context.instance)
+        room = ingest.most_runs - runs_under_way(context.instance, TAGS)
         if room <= 0:
             return dg.SkipReason(f"{ingest.most_runs} runs are queued or under way.")
         position = Position.read(context.cursor)
@@ -148,11 +139,6 @@ def _with_partitions(instance: dg.DagsterInstance, language: str, listed: Iterab
         return known
     add_audiobooks(instance, language, listed)
     return known_audiobooks(instance, language)
-
-
-def _under_way(instance: dg.DagsterInstance) -> int:
-    """Runs that this sensor asked for and that have not ended."""
-    return instance.get_runs_count(dg.RunsFilter(statuses=UNDER_WAY, tags=TAGS))
 
 
 def _with_round(

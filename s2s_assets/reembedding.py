@@ -8,7 +8,6 @@ its index fails until the last book is done; the index follows at the next tick 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import zlib
 from collections import Counter
@@ -22,7 +21,7 @@ import dagster as dg
 import polars as pl
 
 from partitions.audiobooks import known_audiobooks
-from partitions.batches import Batch, batches
+from partitions.batches import Batch, batches, runs_under_way
 from partitions.languages import layer
 from resources.compute import CHECK as OF_CHECKS
 from resources.compute import pod_retries, step_tags
@@ -40,13 +39,6 @@ READS_A_TICK = 1000
 """Partitions whose version is read in one tick: 0.3 s on a disk, half a minute on an object store."""
 LATE_EVENTS = 200
 """Events that are looked at again: on Postgres one may become visible after another of a higher number."""
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True)
@@ -153,11 +145,10 @@ class Wanted:
 
     def request(self) -> dg.RunRequest:
         """To Dagster; the same books on the same day for the same version are one run, however often asked for."""
-        named = "/".join([NAME, self.language, self.version, self.day, *self.batch.books])
-        return dg.RunRequest(
-            run_key=hashlib.sha256(named.encode()).hexdigest()[:32],
-            asset_selection=[layer(self.language, LAYER)],
-            tags={**self.batch.tags, **TAGS, "s2s/language": self.language, "s2s/encoder_version": self.version},
+        return self.batch.request(
+            [NAME, self.language, self.version, self.day, *self.batch.books],
+            [layer(self.language, LAYER)],
+            {**TAGS, "s2s/language": self.language, "s2s/encoder_version": self.version},
         )
 
 
@@ -293,7 +284,7 @@ def _affordable(
 ) -> Iterator[Wanted]:
     """Runs within the day's budget and the runs that may be under way."""
     books = budget.books_a_day - position.asked
-    runs = budget.most_runs - instance.get_runs_count(dg.RunsFilter(statuses=UNDER_WAY, tags=TAGS))
+    runs = budget.most_runs - runs_under_way(instance, TAGS)
     for language, renewal in _in_turn(position):
         due = _due(renewal, position.day, instance, language)[: max(0, books)]
         for batch in batches(known[language], due, budget.books_a_run)[: max(0, runs)]:
@@ -311,8 +302,7 @@ def _due(renewal: Renewal, day: str, instance: dg.DagsterInstance, language: str
     if renewal.left:
         return list(renewal.left)
     again = [book for book, tried_on in renewal.tried.items() if tried_on < day]
-    at_it = dg.RunsFilter(statuses=UNDER_WAY, tags={**TAGS, "s2s/language": language})
-    return [] if not again or instance.get_runs_count(at_it) else again
+    return [] if not again or runs_under_way(instance, {**TAGS, "s2s/language": language}) else again
 
 
 # What is told

@@ -14,7 +14,7 @@ from partitions.batches import BATCH, books_of_run, each_partition
 from partitions.languages import layer
 from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
 from resources.conditions import when_updated
-from resources.findings import Findings, made_since_last_look
+from resources.findings import Findings
 from resources.metadata import column_schema, counted, hours, plot, rejected, rows
 from resources.segmentation import segmentation_of
 from resources.settings import Settings
@@ -69,9 +69,8 @@ def sounds_like_speech(language: str, settings: Settings) -> dg.AssetChecksDefin
     )
     def _check(storage: Storage) -> dg.AssetCheckResult:
         """Every section sounds like somebody reading, by how much of its sound is speech, and in what runs."""
-        books = books_of_run(language)
-        if books is not None:
-            books = [*books, *made_since_last_look(layer(language, "segments"), "sounds_like_speech")]
+        findings = Findings(storage.lake, language, "sounds_like_speech")
+        books = findings.to_look_at(layer(language, "segments"), books_of_run(language))
         looked: list[pl.DataFrame] = []
 
         def look(book: str) -> CheckOutcome:
@@ -79,7 +78,7 @@ def sounds_like_speech(language: str, settings: Settings) -> dg.AssetChecksDefin
             odd = looked[-1].filter(pl.col("profile") != "speech")
             return CheckOutcome(odd.is_empty(), odd, {})
 
-        found = Findings(storage.lake, language, "sounds_like_speech").judge("segments", books, look)
+        found = findings.judge("segments", books, look)
         sections = pl.concat([pl.DataFrame(schema=dict(SECTIONS)), *looked])
         evidence = {} if found.passed else {"offending_rows": rows(found.offending)}
         return dg.AssetCheckResult(

@@ -36,7 +36,7 @@ from speech_mining.errors import LakeError
 from speech_mining.object_store import Cache, digest, read_text, send, sizes
 from speech_mining.records import Schema, conform
 from speech_mining.sources.disk import told_when_full
-from speech_mining.writers import CLAIM, Claim, alive, claimed, only_publisher, owned_name, sweep
+from speech_mining.writers import CLAIM, Claim, claimed, only_publisher, owned_name, sweep
 
 CURRENT = "CURRENT"
 MANIFEST = "partition.json"
@@ -566,7 +566,6 @@ __all__ = [
     "Lake",
     "NewPartition",
     "Partition",
-    "alive",
     "is_local",
     "refuse_newer",
 ]

@@ -1,4 +1,4 @@
-"""Asset checks as their runs evaluate them, without a run."""
+"""Asset checks as their runs evaluate them, without a run, and evaluations as runs record them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 from resources.storage import Storage
 
@@ -28,3 +31,29 @@ def offending(result: dg.AssetCheckResult) -> list[dict[str, Any]]:
     table = result.metadata["offending_rows"]
     assert isinstance(table, dg.TableMetadataValue)
     return [dict(record.data) for record in table.records]
+
+
+def passing(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None, check: str, *, whole: bool = False
+) -> dg.AssetCheckEvaluation:
+    """That a check passed of what was made last of a partition.
+
+    Args:
+        instance: that remembers it.
+        key: of the asset.
+        partition: of the asset; None where it has none.
+        check: its name.
+        whole: the check is of the whole asset, not of a partition.
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
+    record = instance.fetch_materializations(wanted, 1).records[0]
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check,
+        passed=True,
+        metadata={},
+        partition=None if whole else partition,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        ),
+    )

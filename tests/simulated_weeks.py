@@ -61,6 +61,7 @@ from speech_mining.records import CATALOGUE, REJECTIONS, TIMESTAMPS
 from speech_mining.sources import renewal
 from speech_mining.sources.protocol import Catalogue
 from speech_mining.sources.renewal import Wish
+from tests.asset_checks import passing
 
 MONDAY = datetime(2026, 1, 5, 12, 10, tzinfo=timezone.utc)
 """Nine hours after the weekly tick of `remine_cron`; no evaluation falls on the very minute of a schedule."""
@@ -352,29 +353,8 @@ class Weeks:
         self._log(run.id, DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(materialization))
         for check in self.location.own.get(asset).check_keys:
             whole = self.location.own.get(check).partitions_def is None
-            self._log(
-                run.id,
-                DagsterEventType.ASSET_CHECK_EVALUATION,
-                dg.AssetCheckEvaluation(
-                    asset_key=asset,
-                    check_name=check.name,
-                    passed=True,
-                    metadata={},
-                    partition=None if whole else partition,
-                    target_materialization_data=self._target(asset, partition),
-                ),
-            )
-
-    def _target(self, asset: dg.AssetKey, partition: str | None) -> Any:
-        from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-            AssetCheckEvaluationTargetMaterializationData,
-        )
-
-        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[partition] if partition else None)
-        record = self.instance.fetch_materializations(wanted, 1).records[0]
-        return AssetCheckEvaluationTargetMaterializationData(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        )
+            told = passing(self.instance, asset, partition, check.name, whole=whole)
+            self._log(run.id, DagsterEventType.ASSET_CHECK_EVALUATION, told)
 
     def _log(self, run: str, kind: DagsterEventType, told: Any) -> None:
         event = DagsterEvent(kind.value, job_name="__ASSET_JOB", event_specific_data=told)

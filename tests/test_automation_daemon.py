@@ -14,9 +14,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time, instance_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -24,6 +21,7 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.asset_daemon import AssetDaemon
 
 from partitions.audiobooks import add_audiobooks
+from tests.asset_checks import passing
 
 TARGET = ModuleTarget("s2s_assets.definitions", None, str(Path(__file__).parent.parent), "s2s")
 QUEUE = {"module": "dagster._core.run_coordinator", "class": "QueuedRunCoordinator"}
@@ -63,22 +61,7 @@ def _made(asset: dg.AssetKey, partition: str | None) -> StepMaterializationData:
 
 
 def _pass(instance: dg.DagsterInstance, asset: str, partition: str, check: str) -> None:
-    key = dg.AssetKey.from_user_string(asset)
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
-    record = instance.fetch_materializations(wanted, 1).records[0]
-    target = AssetCheckEvaluationTargetMaterializationData(
-        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-    )
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=key,
-            check_name=check,
-            passed=True,
-            metadata={},
-            partition=partition,
-            target_materialization_data=target,
-        )
-    )
+    instance.report_runless_asset_event(passing(instance, dg.AssetKey.from_user_string(asset), partition, check))
 
 
 def _log(instance: dg.DagsterInstance, run: str, kind: DagsterEventType, told: StepMaterializationData | None) -> None:

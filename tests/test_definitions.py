@@ -8,9 +8,6 @@ from itertools import combinations
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
 from partitions.audiobooks import add_audiobooks, audiobooks
 from partitions.batches import each_partition
@@ -18,6 +15,7 @@ from partitions.language_pairs import pairs_of, speech_pairs, split
 from partitions.text_shards import set_text_shards
 from resources.settings import Settings, load_settings
 from s2s_assets.definitions import build
+from tests.asset_checks import passing
 
 LANGUAGES = ("deu", "eng", "fra", "spa")
 TEXT_LAYERS = ("text_sentences", "text_duplicates", "text_embeddings", "text_index")
@@ -149,22 +147,8 @@ def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | Non
     instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
     if not checked:
         return
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[str(partition)])
-    record = instance.fetch_materializations(wanted, 1).records[0]
-    target = AssetCheckEvaluationTargetMaterializationData(
-        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-    )
     for check in BLOCKING.get(key.to_user_string(), ()):
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=key,
-                check_name=check,
-                passed=True,
-                metadata={},
-                partition=partition,
-                target_materialization_data=target,
-            )
-        )
+        instance.report_runless_asset_event(passing(instance, key, partition, check))
 
 
 def _bring_text(instance: dg.DagsterInstance, language: str, shards: list[str]) -> None:

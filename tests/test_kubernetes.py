@@ -244,8 +244,8 @@ def test_what_cannot_be_is_refused_as_kubernetes_refuses_it(client: Client) -> N
 # A whole mine
 
 
-CALLS = {"create jobs", "get jobs/status"}
-"""What runs and steps that go well ask of the API."""
+CALLS = {"create jobs", "get jobs/status", "get pods"}
+"""What runs and steps that go well ask of the API; a run reads its own pod, which then owns the jobs of its steps."""
 
 
 @dataclass(frozen=True)
@@ -327,8 +327,16 @@ def _asks_for_gpu(job: Any) -> bool:
 
 
 @pytest.mark.slow
+def test_the_jobs_of_steps_belong_to_the_pod_of_their_run(mined: Mined) -> None:
+    run_of = {pod["metadata"]["uid"]: pod["metadata"]["labels"]["dagster/run-id"] for pod in mined.cluster.pods()}
+    steps = [job["metadata"] for job in mined.cluster.made() if "dagster/op" in job["metadata"]["labels"]]
+    owners = [[run_of[owner["uid"]] for owner in step["ownerReferences"]] for step in steps]
+    assert steps and owners == [[step["labels"]["dagster/run-id"]] for step in steps]
+
+
+@pytest.mark.slow
 def test_only_calls_were_made_that_the_role_allows(mined: Mined) -> None:
-    assert {"create jobs"} <= set(mined.cluster.api.calls) <= CALLS
+    assert {"create jobs", "get pods"} <= set(mined.cluster.api.calls) <= CALLS
     assert mined.cluster.api.unknown == mined.cluster.broken == []
 
 
