@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from resources.judgements import judgements_path
 from resources.settings import FILE, Settings, home, load_settings
 from speech_mining.atomic import replacing
 from speech_mining.errors import SettingsError
 
 if TYPE_CHECKING:
-    from speech_mining.listening.judgements import Judged
     from speech_mining.listening.room import Room
 
 THRESHOLDS = {"s2s": ("mining", "threshold"), "t2t": ("text", "text_threshold")}
@@ -62,20 +62,6 @@ def listen(
     if open_browser:
         webbrowser.open(door.address)
     serve(room, door, bound)
-
-
-def judgements_path(settings: Settings, kind: str, pair: str) -> Path:
-    """Where the judgements of a pair of languages are: in the home, for they outlive every lake."""
-    return settings.home.absolute() / "judgements" / kind / f"{pair}.jsonl"
-
-
-def known_judgements(settings: Settings) -> dict[tuple[str, str], Judged]:
-    """Kind and pair → what people said, for all that is mined."""
-    from speech_mining.listening.judgements import Journal
-    from speech_mining.mining.kinds import KINDS
-
-    mined = [(kind.name, pair) for kind in KINDS for pair in settings.pairs_of(kind.name)]
-    return {(kind, pair): Journal(judgements_path(settings, kind, pair)).read() for kind, pair in mined}
 
 
 def listening_room(settings: Settings, pair: str, kind: str, judge: str, *, goal: int = 100, seed: int = 0) -> Room:

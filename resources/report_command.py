@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resources.listen_command import known_judgements
+from resources.judgements import known_judgements
 from resources.settings import Settings, load_settings
 from speech_mining.atomic import replacing
 from speech_mining.errors import SettingsError

@@ -19,6 +19,7 @@ from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
 from resources.compute import CHECK, pod_retries, step_tags
 from resources.findings import Findings
+from resources.layer_checks import LayerCheck, layer_checks
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -53,9 +54,18 @@ OfBooks = Callable[[Sequence[str]], CheckOutcome]
 _NOTHING = CheckOutcome(True, pl.DataFrame(), {})
 
 
-def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
-    """Every check of the code location."""
-    of_languages = [check for language in settings.languages for check in _of_language(language, settings)]
+def checks(settings: Settings, of_layers: Sequence[LayerCheck] = ()) -> list[dg.AssetChecksDefinition]:
+    """Every check of this module, and what else must hold of the layers of languages."""
+    asked = [*_of_layers(settings), *of_layers]
+    of_languages = [
+        layer_checks(
+            name,
+            {language: layer(language, name) for language in settings.languages},
+            [check for check in asked if check.layer == name],
+            settings,
+        )
+        for name in dict.fromkeys(check.layer for check in asked)
+    ]
     of_kinds = [
         check
         for kind in KINDS
@@ -65,22 +75,22 @@ def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     return [*of_languages, *of_kinds]
 
 
-def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefinition]:
+def _of_layers(settings: Settings) -> list[LayerCheck]:
     bounds = settings.segmentation
 
-    def arrived(lake: Lake) -> OfBook:
+    def arrived(lake: Lake, language: str) -> OfBook:
         """Every recording of every audiobook could be fetched."""
         return lambda book: _none_rejected(lake, language, book)
 
-    def durations(lake: Lake) -> OfBook:
+    def durations(lake: Lake, language: str) -> OfBook:
         """Every segment is as long as the settings say, and its milliseconds agree with its samples.
 
         Audiobooks that bring their own segments are passed over: those are as long as somebody wanted them.
         """
-        at_once = all_durations(lake)
+        at_once = all_durations(lake, language)
         return lambda book: at_once([book])
 
-    def all_durations(lake: Lake) -> OfBooks:
+    def all_durations(lake: Lake, language: str) -> OfBooks:
         own = books_with_spans(lake, language)
 
         def judged(books: Sequence[str]) -> CheckOutcome:
@@ -89,29 +99,27 @@ def _of_language(language: str, settings: Settings) -> list[dg.AssetChecksDefini
 
         return judged
 
-    def coverage(lake: Lake) -> OfBook:
+    def coverage(lake: Lake, language: str) -> OfBook:
         """The speech that was heard lies in some segment: nothing is lost in segmentation."""
         return lambda book: _covered(lake, language, book)
 
-    def unit(lake: Lake) -> OfBook:
+    def unit(lake: Lake, language: str) -> OfBook:
         """Every vector has unit length and holds only numbers."""
         return lambda book: vectors_are_unit(_vectors(lake, language, book))
 
-    def recall(lake: Lake) -> CheckOutcome:
+    def recall(storage: Storage, language: str) -> dg.AssetCheckResult:
         """The FAISS index finds 98 of 100 exact neighbours. Pairs do not depend on it: they are mined exactly."""
-        return _finds_enough(lake, language)
+        return _result(_finds_enough(storage.lake, language), warn)
 
     warn, error = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
     return [
-        _books_check(language, _OfBooks("raw_audio", "every_recording_arrived", arrived, warn), settings),
-        _books_check(
-            language, _OfBooks("segments", "durations_within_bounds", durations, error, all_durations), settings
-        ),
-        _books_check(language, _OfBooks("segments", "speech_is_covered", coverage, warn), settings),
-        _books_check(language, _OfBooks("speech_embeddings", "vectors_are_unit", unit, error), settings),
+        _OfBooks("raw_audio", "every_recording_arrived", arrived, warn).as_check(),
+        _OfBooks("segments", "durations_within_bounds", durations, error, all_durations).as_check(),
+        _OfBooks("segments", "speech_is_covered", coverage, warn).as_check(),
+        _OfBooks("speech_embeddings", "vectors_are_unit", unit, error).as_check(),
         # A warning that blocks nothing: pairs are mined from the embeddings themselves, and an index of low recall was
         # asked for by its factory string. It is for whoever loads the index elsewhere.
-        _language_check(layer(language, "speech_index"), "recall_at_16", recall, warn, settings),
+        LayerCheck("speech_index", "recall_at_16", recall),
     ]
 
 
@@ -166,49 +174,32 @@ def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition
     return [*partitioned, *([_hours_check(kind, settings)] if kind.spoken else [])]
 
 
-def _language_check(
-    asset: dg.AssetKey,
-    check: str,
-    outcome: Callable[[Lake], CheckOutcome],
-    severity: dg.AssetCheckSeverity,
-    settings: Settings,
-) -> dg.AssetChecksDefinition:
-    tags = step_tags(CHECK, check, settings)
-
-    @dg.asset_check(
-        asset=asset, name=check, description=outcome.__doc__, op_tags=tags, retry_policy=pod_retries(settings)
-    )
-    def _check(storage: Storage) -> dg.AssetCheckResult:
-        return _result(outcome(storage.lake), severity)
-
-    return _check
-
-
 @dataclass(frozen=True)
 class _OfBooks:
     """A check of a language's audiobooks."""
 
     layer: str
     name: str
-    look: Callable[[Lake], OfBook]
+    look: Callable[[Lake, str], OfBook]
     severity: dg.AssetCheckSeverity
-    look_at_all: Callable[[Lake], OfBooks] | None = None
+    look_at_all: Callable[[Lake, str], OfBooks] | None = None
     """One question for many; None: there is none."""
+
+    def as_check(self) -> LayerCheck:
+        """As the step of its layer makes it."""
+
+        def judged(storage: Storage, language: str) -> dg.AssetCheckResult:
+            return _result(self.judge(storage.lake, language), self.severity)
+
+        judged.__doc__ = self.look.__doc__
+        return LayerCheck(self.layer, self.name, judged)
 
     def judge(self, lake: Lake, language: str) -> CheckOutcome:
         """Look at the audiobooks of the run, or at all of them in a run of the check alone."""
         findings = Findings(lake, language, self.name)
         books = findings.to_look_at(layer(language, self.layer), books_of_run(language))
-        at_once = None if self.look_at_all is None else self.look_at_all(lake)
-        return findings.judge(self.layer, books, self.look(lake), look_at_all=at_once)
-
-
-def _books_check(language: str, asked: _OfBooks, settings: Settings) -> dg.AssetChecksDefinition:
-    def judged(lake: Lake) -> CheckOutcome:
-        return asked.judge(lake, language)
-
-    judged.__doc__ = asked.look.__doc__
-    return _language_check(layer(language, asked.layer), asked.name, judged, asked.severity, settings)
+        at_once = None if self.look_at_all is None else self.look_at_all(lake, language)
+        return findings.judge(self.layer, books, self.look(lake, language), look_at_all=at_once)
 
 
 def _pair_check(

@@ -29,7 +29,7 @@ from s2s_assets.language_check import recordings_speak_their_language
 from s2s_assets.mined_pairs import neighbours, pairs
 from s2s_assets.pair_quality import pair_quality
 from s2s_assets.published import published_manifests
-from s2s_assets.quality_checks import quality_checks
+from s2s_assets.quality_checks import quality_checks, recordings_are_distinct
 from s2s_assets.quality_history import histories
 from s2s_assets.raw_audio import raw_audio
 from s2s_assets.reembedding import one_encoder, reembedding
@@ -51,12 +51,11 @@ def build(settings: Settings) -> dg.Definitions:
         return dg.Definitions(
             assets=_assets(settings),
             asset_checks=[
-                *checks(settings),
+                *checks(settings, [sounds_like_speech(), recordings_are_distinct()]),
                 *encoder_checks(settings),
                 *quality_checks(settings),
                 *freshness_checks(settings),
                 *one_encoder(settings),
-                *(sounds_like_speech(language, settings) for language in settings.languages),
                 recordings_speak_their_language(settings),
             ],
             resources=_resources(settings),

@@ -12,6 +12,7 @@ import polars as pl
 
 from partitions.language_pairs import pair_partitions
 from resources.compute import CPU, OWNERS, pod_retries, step_tags
+from resources.judgements import judgements_path
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Storage, published
@@ -58,7 +59,6 @@ def human_judgement(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
     def _human_judgement(
         context: dg.AssetExecutionContext, config: JudgementConfig, storage: Storage
     ) -> dg.MaterializeResult[None]:
-        from resources.listen_command import judgements_path
         from speech_mining.listening.candidates import candidates
         from speech_mining.listening.judgements import Journal
 

@@ -11,8 +11,8 @@ import dagster as dg
 import polars as pl
 
 from partitions.language_pairs import pair_partitions, split
-from partitions.languages import layer
 from resources.compute import CHECK, pod_retries, step_tags
+from resources.layer_checks import LayerCheck
 from resources.metadata import counted, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage
@@ -30,9 +30,8 @@ Asked = tuple[str, Mapping[str, str | float]]
 
 
 def quality_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
-    """Every check of this module."""
-    of_kinds = [check for kind in KINDS if settings.pairs_of(kind.name) for check in _of_corpora(kind, settings)]
-    return [*of_kinds, *(_recordings_are_distinct(language, settings) for language in settings.languages)]
+    """Every check of corpora of this module."""
+    return [check for kind in KINDS if settings.pairs_of(kind.name) for check in _of_corpora(kind, settings)]
 
 
 def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -85,21 +84,15 @@ def _check(
     return _of_pair
 
 
-def _recordings_are_distinct(language: str, settings: Settings) -> dg.AssetChecksDefinition:
-    tags = step_tags(CHECK, "recordings_are_distinct", settings)
+def recordings_are_distinct() -> LayerCheck:
+    """A warning that names recordings that came twice."""
 
-    @dg.asset_check(
-        asset=layer(language, "raw_audio"),
-        name="recordings_are_distinct",
-        op_tags=tags,
-        retry_policy=pod_retries(settings),
-    )
-    def _distinct(storage: Storage) -> dg.AssetCheckResult:
+    def judge(storage: Storage, language: str) -> dg.AssetCheckResult:
         """No recording is there twice: byte for byte the same under two audiobooks or sections."""
         asked = (_DUPLICATES, {"language": language})
         return _nothing_found(storage.lake, asked, WARN, {"language": [language]})
 
-    return _distinct
+    return LayerCheck("raw_audio", "recordings_are_distinct", judge)
 
 
 def _drifted(lake: Lake, kind: Kind, pair: str, tolerance: DriftTolerance) -> dg.AssetCheckResult:

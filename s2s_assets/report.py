@@ -12,7 +12,7 @@ import polars as pl
 
 from resources.compute import CPU, OWNERS, pod_retries, step_tags
 from resources.conditions import eager_with_what_is_there_and_when_changed
-from resources.listen_command import known_judgements
+from resources.judgements import known_judgements
 from resources.metadata import plot, rows
 from resources.settings import Settings
 from resources.storage import Lake, Storage, published

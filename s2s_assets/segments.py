@@ -12,9 +12,10 @@ import polars as pl
 from partitions.audiobooks import audiobooks
 from partitions.batches import BATCH, books_of_run, each_partition
 from partitions.languages import layer
-from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
 from resources.conditions import when_updated
 from resources.findings import Findings
+from resources.layer_checks import LayerCheck
 from resources.metadata import column_schema, counted, hours, plot, rejected, rows
 from resources.segmentation import segmentation_of
 from resources.settings import Settings
@@ -57,17 +58,13 @@ def segments(language: str, settings: Settings) -> dg.AssetsDefinition:
     return _segments
 
 
-def sounds_like_speech(language: str, settings: Settings) -> dg.AssetChecksDefinition:
+def sounds_like_speech() -> LayerCheck:
     """A warning that names the sections which sound like music, noise or nothing; they are kept, for a person to judge.
 
     It looks at the audiobooks of its run, and tells of the whole language.
     """
-    tags = step_tags(CHECK, "sounds_like_speech", settings)
 
-    @dg.asset_check(
-        asset=layer(language, "segments"), name="sounds_like_speech", op_tags=tags, retry_policy=pod_retries(settings)
-    )
-    def _check(storage: Storage) -> dg.AssetCheckResult:
+    def judge(storage: Storage, language: str) -> dg.AssetCheckResult:
         """Every section sounds like somebody reading, by how much of its sound is speech, and in what runs."""
         findings = Findings(storage.lake, language, "sounds_like_speech")
         books = findings.to_look_at(layer(language, "segments"), books_of_run(language))
@@ -87,7 +84,7 @@ def sounds_like_speech(language: str, settings: Settings) -> dg.AssetChecksDefin
             metadata={"sections": sections.height, "profiles": _profiles(sections), **evidence},
         )
 
-    return _check
+    return LayerCheck("segments", "sounds_like_speech", judge)
 
 
 def _segment(storage: Storage, language: str, book: str, config: SegmentationConfig) -> Mapping[str, Any]:

@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any
 
 from speech_mining.errors import LakeError
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 IN_USE_S = 3600.0
 """A copy that was handed out so lately may not have been opened yet, and stays."""
@@ -106,6 +107,8 @@ def read_text(path: UPath) -> str:
 
 def send(source: Path | UPath, target: UPath) -> None:
     """Put a file into an object store: from this disk, piece by piece, or from another place of the same store."""
+    from upath import UPath
+
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(source, UPath) and source.protocol == target.protocol:
         target.fs.cp_file(source.path, target.path)

@@ -19,10 +19,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from speech_mining.sources.writer import BusyError, only_writer
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 ABANDONED_S = 3 * 24 * 3600
 """Staging of another machine that nobody has touched for so long belongs to a machine that is no more."""

@@ -20,7 +20,7 @@ from speech_mining.lake import Lake
 from speech_mining.quality.hours import hours_by_threshold
 from speech_mining.records import PAIRS, REJECTIONS, SEGMENTS
 from speech_mining.segmentation.audiobook import SECTIONS
-from tests.asset_checks import evaluated, offending
+from tests.asset_checks import Evaluated, evaluated, offending
 
 S = 16_000
 
@@ -64,7 +64,7 @@ def _publish(lake: Lake, rows: list[dict[str, Any]]) -> None:
         new.write_json("selection.json", {"threshold": 1.06})
 
 
-def _evaluate(home: Path, asset: str, partition: str | None) -> dict[str, dg.AssetCheckResult]:
+def _evaluate(home: Path, asset: str, partition: str | None) -> dict[str, Evaluated]:
     """Run every check of an asset, as its run does after the asset is materialized."""
     settings = load_settings(home=home, languages="deu,eng")
     storage = Storage(url=settings.lake_url, scratch=str(home / "downloads"))

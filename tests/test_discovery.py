@@ -173,6 +173,17 @@ def test_a_changed_audiobook_is_asked_for_again_and_no_other(house: House) -> No
     assert house.books() == []
 
 
+def test_a_book_that_changed_after_the_clock_was_set_back_is_asked_for(house: House) -> None:
+    house.source.books["deu"] = _named("1", "2", "3")
+    house.read_catalogue()
+    assert [_range(request) for request in house.tick()] == [("1", "3")]  # type: ignore[union-attr]
+    house.make("deu", "1", "2", "3")
+    house.now -= timedelta(days=400)
+    house.source.books["deu"]["1"] += "?changed"
+    house.read_catalogue()
+    assert [_range(request) for request in house.tick()] == [("1", "1")]  # type: ignore[union-attr]
+
+
 def test_the_cursor_survives_a_restart_and_a_tick_that_was_lost_asks_for_the_same_runs(house: House) -> None:
     house.source.books["deu"] = _named("1", "2", "3", "4", "5", "6", "7")
     house.read_catalogue()

@@ -10,7 +10,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from resources.listen_command import judgements_path, listening_room
+from resources.judgements import judgements_path
+from resources.listen_command import listening_room
 from resources.report_command import report
 from resources.settings import Settings, load_settings
 from resources.storage import Storage

@@ -13,7 +13,7 @@ import pytest
 
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
-from s2s_assets.quality_checks import quality_checks
+from s2s_assets.quality_checks import quality_checks, recordings_are_distinct
 from s2s_assets.quality_history import histories
 from speech_mining.errors import SettingsError
 from speech_mining.lake import Lake
@@ -21,7 +21,7 @@ from speech_mining.mining.kinds import SPEECH_TO_SPEECH
 from speech_mining.quality.audio_faults import FaultLimits, audio_faults, clipped_share
 from speech_mining.quality.catalogue import ask
 from speech_mining.quality.history import read_history
-from tests.asset_checks import evaluated, offending
+from tests.asset_checks import Evaluated, evaluated, offending
 from tests.quality_lake import PAIRS_OF_DEMO, SECTION_S, S, pair, publish_book, publish_corpus, small_lake
 
 LIMITS = FaultLimits()
@@ -31,11 +31,17 @@ def _settings(home: Path, **changed: Any) -> Settings:
     return load_settings(home=home, languages="deu,eng", **changed)
 
 
-def _evaluate(home: Path, asset: str = "s2s_corpus", pair: str | None = "deu-eng") -> dict[str, dg.AssetCheckResult]:
-    """Every check of an asset, as its run does after the asset is materialized."""
-    settings = _settings(home)
-    storage = Storage(url=str(home / "lake"), scratch=str(home / "downloads"))
-    return evaluated(quality_checks(settings), storage, asset, pair)
+def _evaluate(home: Path) -> dict[str, Evaluated]:
+    """Every check of the corpus, as its run does after it is materialized."""
+    return evaluated(quality_checks(_settings(home)), _storage(home), "s2s_corpus", "deu-eng")
+
+
+def _storage(home: Path) -> Storage:
+    return Storage(url=str(home / "lake"), scratch=str(home / "downloads"))
+
+
+def _distinct(home: Path, language: str) -> dg.AssetCheckResult:
+    return recordings_are_distinct().judge(_storage(home), language)
 
 
 def test_a_sound_lake_passes_every_check(tmp_path: Path) -> None:
@@ -44,7 +50,7 @@ def test_a_sound_lake_passes_every_check(tmp_path: Path) -> None:
     assert set(results) == {"corpus_is_steady", "no_preambles", "audio_is_sound", "lengths_agree"}
     assert [name for name, result in results.items() if not result.passed] == []
     assert results["audio_is_sound"].metadata["heard_spans"].value == 6
-    assert _evaluate(tmp_path, "deu/raw_audio", None)["recordings_are_distinct"].passed
+    assert _distinct(tmp_path, "deu").passed
 
 
 def test_the_sql_of_a_check_finds_its_evidence_again(tmp_path: Path) -> None:
@@ -73,10 +79,10 @@ def test_recordings_that_are_there_twice_are_told(tmp_path: Path) -> None:
     with lake.replace("raw_audio", "deu", "d2") as new:
         same = lake.partition("raw_audio", "deu", "d1").read_frame("recordings.parquet")
         new.write_frame("recordings.parquet", same.with_columns(audiobook=pl.lit("d2")))
-    result = _evaluate(tmp_path, "deu/raw_audio", None)["recordings_are_distinct"]
+    result = _distinct(tmp_path, "deu")
     assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
     assert [row["places"] for row in offending(result)] == ["['d1/1', 'd2/1']"]
-    assert _evaluate(tmp_path, "eng/raw_audio", None)["recordings_are_distinct"].passed
+    assert _distinct(tmp_path, "eng").passed
 
 
 def test_clipped_share_counts_samples_at_full_scale() -> None:

@@ -88,6 +88,14 @@ def test_after_a_week_all_is_read_again_and_what_is_gone_goes(lake: Lake) -> Non
     assert books is not None and books["audiobook"].to_list() == ["2"]
 
 
+def test_a_clock_that_was_set_back_leads_to_a_whole_reading(lake: Lake) -> None:
+    source = Source([_row("1")])
+    _read(lake, source)
+    _read(lake, source, later=-timedelta(days=3))
+    _read(lake, source, later=-timedelta(days=2))
+    assert source.asked_since == [None, None, BEGIN - timedelta(days=3)]
+
+
 @pytest.mark.parametrize(
     "other",
     [replace(WISH, address="https://mirror"), replace(WISH, languages=("deu", "eng")), replace(WISH, limit_books=5)],

@@ -856,15 +856,15 @@ def test_spans_that_the_catalogue_brings_are_used_and_those_of_other_languages_a
 def test_sections_that_are_no_speech_are_named_by_a_warning(lake: Lake) -> None:
     from s2s_assets.segments import sounds_like_speech
 
-    check = sounds_like_speech("eng", load_settings())
+    check = sounds_like_speech()
     materialised(lake, "7", SegmentationSettings())
-    assert check(Storage(url=str(lake.root), scratch="")).passed
+    assert check.judge(Storage(url=str(lake.root), scratch=""), "eng").passed
     with lake.replace("raw_audio", "eng", "8") as new:
         bad_audio.write_audio(new.path("a.mp3"), bad_audio.tone(10, SECOND), SECOND)
         row = blank(RECORDINGS, audiobook="8", section=4, language="eng", file="a.mp3")
         new.write_table("recordings.parquet", row, RECORDINGS)
     materialised(lake, "8", SegmentationSettings())
-    result = check(Storage(url=str(lake.root), scratch=""))
+    result = check.judge(Storage(url=str(lake.root), scratch=""), "eng")
     assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
     (offending,) = result.metadata["offending_rows"].records
     assert (offending.data["audiobook"], offending.data["section"], offending.data["profile"]) == (

@@ -158,6 +158,18 @@ def test_a_book_that_comes_back_is_new() -> None:
     assert times(again) == {("deu", "1"): (0, 0), ("deu", "2"): (2, 2)}
 
 
+def test_a_change_that_a_clock_set_back_dates_early_comes_after_those_that_are_known() -> None:
+    first = brought_up_to_date(None, reading(row("1"), row("2"), row("1", language="eng")))
+    later = brought_up_to_date(
+        first.sections, reading(row("1"), row("2", title="New"), row("1", language="eng"), on=FIRST + DAY)
+    )
+    back = reading(row("1", title="Newer"), row("2", title="New"), row("1", language="eng"), on=FIRST - DAY)
+    found = brought_up_to_date(later.sections, back).sections
+    changed = {(told["language"], told["audiobook"]): told["last_changed"] for told in found.to_dicts()}
+    assert changed["deu", "1"] > changed["deu", "2"] == FIRST + DAY
+    assert changed["eng", "1"] == FIRST
+
+
 def test_a_reading_by_since_replaces_the_books_it_names_and_leaves_the_others() -> None:
     rows = [row("1"), row("2", 1), row("2", 2), row("3"), row("4", 1, "eng"), row("5")]
     then = spans(("1", 1, 0, 9), ("2", 1, 0, 9), ("5", 1, 0, 9))

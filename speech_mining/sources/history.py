@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import timedelta
 
 import polars as pl
 
@@ -17,6 +18,8 @@ from speech_mining.sources.protocol import Catalogue
 _BOOK = ["language", "audiobook"]
 _MARKS = ["first_seen", "last_changed"]
 _TOLD = [name for name in CATALOGUE if name not in _MARKS]
+_LATER = timedelta(microseconds=1)
+"""Whoever follows changes by their time goes on after the last he saw: a clock that went back must not hide one."""
 VERSIONS: Schema = {
     "language": pl.String(),
     "audiobook": pl.String(),
@@ -31,9 +34,10 @@ def brought_up_to_date(
     """The catalogue after a reading: what was known and what was found, with `first_seen` and `last_changed`.
 
     A book is looked at in each language by itself. One that is listed as before keeps both times; one that changed, in
-    any column or span, has `last_changed = found.read_at`; a new one has both. A whole reading takes away books that
-    are not listed any more; in a reading by `since`, the books of the answer replace themselves and the others stay.
-    Every book that leaves is a rejection (`gone`). Where nothing changed the tables are equal to the last byte.
+    any column or span, has `last_changed = found.read_at`; a new one has both. No change is dated before one of the
+    same language that is known, whatever the clock says. A whole reading takes away books that are not listed any
+    more; in a reading by `since`, the books of the answer replace themselves and the others stay. Every book that
+    leaves is a rejection (`gone`). Where nothing changed the tables are equal to the last byte.
 
     Args:
         before: `records.CATALOGUE` as this function gave it last; None the first time.
@@ -118,7 +122,10 @@ def _marks(
     read_at = pl.lit(found.read_at).cast(CATALOGUE["first_seen"])
     seen = now.join(then.select(*_BOOK, "first_seen"), on=_BOOK, how="left")
     same = seen.join(then.select(*_BOOK, "version", "last_changed"), on=[*_BOOK, "version"], how="left")
-    return same.select(*_BOOK, *(pl.col(name).fill_null(read_at) for name in _MARKS))
+    latest = then.group_by("language").agg((pl.col("last_changed").max() + _LATER).alias("later"))
+    dated = same.join(latest, on="language", how="left", maintain_order="left")
+    changed_at = pl.max_horizontal(read_at, "later")
+    return dated.select(*_BOOK, pl.col("first_seen").fill_null(read_at), pl.col("last_changed").fill_null(changed_at))
 
 
 def _written(columns: list[str]) -> pl.Expr:

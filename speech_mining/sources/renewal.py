@@ -20,6 +20,8 @@ from speech_mining.sources.protocol import Catalogue, Source
 
 LAYER = "catalogue"
 READING = "catalogue_reading"
+_CLOCKS_APART = timedelta(hours=1)
+"""How far a source's clock may be before ours."""
 """A layer of its own: it holds hours, and the catalogue's content shall not change where nothing did."""
 
 _TABLES: dict[str, Schema] = {
@@ -152,7 +154,8 @@ def _since(lake: Lake, wish: Wish, whole_read_at: datetime | None, now: datetime
     reading = _reading(lake, wish)
     if reading is None or whole_read_at is None or now - whole_read_at >= timedelta(days=wish.whole_every_days):
         return None
-    return datetime.fromisoformat(reading["read_at"])
+    read_at = datetime.fromisoformat(reading["read_at"])
+    return None if read_at - now > _CLOCKS_APART else read_at  # a clock that went back has hours to miss
 
 
 def _limited(catalogue: Catalogue, limit: int | None) -> Catalogue:

@@ -8,6 +8,8 @@ import av  # noqa: F401
 import dagster as dg
 import onnxruntime  # noqa: F401
 import silero_vad  # noqa: F401
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from demo.home import prepare_home
 from demo.pipeline import release_killed_runs, run_stage
@@ -19,9 +21,14 @@ from tests.forked_runs import serve
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def location() -> dg.JobDefinition:
-    """All assets, for the processes of steps, which find it by name."""
-    return build(load_settings()).resolve_implicit_global_asset_job_def()
+def location() -> dg.Definitions:
+    """The code location, for the processes of steps, which find it by name."""
+    return build(load_settings())
+
+
+LOCATION = ReconstructableRepository.for_module(
+    "tests.drills.stage_runner", "location", working_directory=str(Path(__file__).parents[2])
+)
 
 
 def run(home: str, number: str, how: str) -> bool:
@@ -35,7 +42,7 @@ def run(home: str, number: str, how: str) -> bool:
             return True
         processes = {"execution": {"config": {"multiprocess": {"max_concurrent": 1}}}}
         with dg.execute_job(
-            dg.reconstructable(location),
+            LOCATION.get_reconstructable_job(IMPLICIT_ASSET_JOB_NAME),
             instance=instance,
             asset_selection=[stage.assets[-1]],
             run_config={**QUIET, **processes},

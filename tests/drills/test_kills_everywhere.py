@@ -63,9 +63,9 @@ def plan(world: World, drills: int) -> list[Kill]:
     single = [number for number in order if not world.stages[number].books and number > 1]
     kills = []
     for drill in range(drills):
-        of_step = drill % STEPS == STEPS - 1
+        of_step = drill % STEPS == STEPS // 2
         stage = single[drill // STEPS % len(single)] if of_step else order[drill % len(order)]
-        kills.append(Kill(stage, "step" if of_step else "run", chance.random(), drill % EARLY == EARLY - 2))
+        kills.append(Kill(stage, "step" if of_step else "run", chance.random(), drill % EARLY == EARLY // 2))
     return kills
 
 
