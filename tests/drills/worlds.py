@@ -138,8 +138,12 @@ def in_progress(home: Path, run_ids: set[str]) -> str:
         begun: dict[str, bool] = {}
         for event in instance.all_logs(new[0].run_id):
             happened = event.dagster_event
-            if happened is not None and happened.step_key is not None:
-                begun[happened.step_key] = happened.is_step_success or happened.is_step_failure
+            if happened is None or happened.step_key is None:
+                continue
+            if happened.is_step_start:  # what is planned has a step too, long before it begins
+                begun[happened.step_key] = False
+            elif happened.is_step_success or happened.is_step_failure:
+                begun[happened.step_key] = True
         at = [step for step, ended in begun.items() if not ended]
         return at[-1].replace("__", "/") if at else ("between steps" if begun else "before the first step")
 
