@@ -221,3 +221,32 @@ class KubernetesSettings(Strict):
                 first = error.errors()[0]
                 raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         return value
+
+
+class WordSettings(Strict):
+    """Words of speech and of text whose spaces are aligned without a dictionary; see docs/words.md."""
+
+    most: int = Field(300, ge=20, le=20_000, description="Words of either side that get a vector, at most.")
+    least: int = Field(5, ge=1, description="A word that is met less often gets none.")
+    types: int = Field(500, ge=20, le=10_000, description="Groups of tokens that sound alike; fewer of few tokens.")
+    vectors: Literal["contexts", "speech2vec"] = Field(
+        "contexts", description="Of spoken words: the company their types keep, or what Speech2Vec learned."
+    )
+    dimension: int = Field(30, ge=2, le=1000, description="Of the vectors; fewer where there are fewer words.")
+    window: int = Field(40, ge=1, description="Words on either side that keep a word company.")
+    pause_ms: int = Field(400, ge=0, description="A longer silence ends the company of what was said.")
+    epochs: int = Field(5, ge=0, le=1000, description="Of Speech2Vec.")
+    timings: dict[Language, Path] = Field(
+        default_factory=dict,
+        description="Language → table (parquet, or .tsv) of known words: audiobook, section, start_ms, end_ms, word.",
+    )
+    dictionaries: dict[str, Path] = Field(
+        default_factory=dict, description="Pair, such as deu-eng → lines of word and translation, to evaluate with."
+    )
+    method: Literal["frequency", "auto", "distribution", "gw", "adversarial"] = Field(
+        "frequency", description="Of the first guess; 'auto' tries all, which takes longer. See docs/words.md."
+    )
+    restarts: int = Field(16, ge=1, le=100, description="Attempts of each method.")
+    time_limit_minutes: float = Field(5.0, gt=0, description="After which the best alignment so far is taken.")
+    seed: int = Field(0, ge=0, description="Of all that is left to chance.")
+    least_criterion: float = Field(0.5, ge=-1, le=1, description="A map of a lower mean cosine is taken for collapsed.")

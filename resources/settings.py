@@ -32,6 +32,7 @@ from resources.operation_settings import (
     PoolSettings,
     ReembeddingSettings,
     Strict,
+    WordSettings,
 )
 from resources.secrets import holds_secret, secrets_in
 from speech_mining.errors import SettingsError
@@ -310,6 +311,35 @@ class ExportSettings(Strict):
     test_share: float = Field(0.05, ge=0, lt=0.5, description="Audiobooks and readers held out for test.")
 
 
+class DownstreamSetSettings(Strict):
+    """What people have translated of a pair: the base that a model is trained on, and what it is examined on."""
+
+    data: tuple[Path, ...] = Field(min_length=1, description="Sets of transcribed speech with translations.")
+    target_data: tuple[Path, ...] = Field((), description="For speech with speech: sets that speak the translations.")
+    format: str = Field("auto", description="Of the sets; 'auto' finds it.")
+
+
+class DownstreamSettings(Strict):
+    """Proof that mined data helps: models trained with and without it, on one budget."""
+
+    sets: dict[str, DownstreamSetSettings] = Field(
+        default_factory=dict, description="Pair, such as deu-eng → its base and test sets; default: the known truth."
+    )
+    thresholds: tuple[float, ...] = Field((), description="Of the mined pairs; the corpus' own is always one of them.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Each condition is trained once for each.")
+    most_base_hours: float | None = Field(None, gt=0, description="Hours of the base that are used; default: all.")
+    most_test: int | None = Field(None, ge=1, description="Examples of the test set that are used; default: all.")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="Of the models: size, updates, start and the rest: see docs/downstream.md."
+    )
+    retrieval: dict[str, Any] = Field(
+        default_factory=dict, description="What is otherwise for the models of speech with speech."
+    )
+    time_limit_hours: float | None = Field(
+        None, gt=0, description="After which a run stops; the next one goes on. Default: none."
+    )
+
+
 class PublishedSettings(Strict):
     """A manifest that others have published, to hold ours against."""
 
@@ -373,6 +403,8 @@ class Settings(BaseSettings):
     reembedding: ReembeddingSettings = ReembeddingSettings()
     quality: QualitySettings = QualitySettings()
     exports: ExportSettings = ExportSettings()
+    downstream: DownstreamSettings = DownstreamSettings()
+    words: WordSettings = WordSettings()
     published: dict[StudentName, PublishedSettings] = Field(
         default_factory=dict, description="Name → a manifest of others, to compare with."
     )
@@ -572,6 +604,13 @@ def _found(name: str, value: object) -> str:
     return "" if hidden else f" (found {told})"
 
 
+_TOLD_WHOLE = frozenset(
+    "mirrors encoders text_encoders students shards meta cleaning assets sets training retrieval timings "
+    "dictionaries".split()
+)
+"""Tables whose names are a user's own: they are told as one value."""
+
+
 def origins(settings: Settings) -> Mapping[str, tuple[str, str]]:
     """Name → (value in force, where it came from), for every setting; nested names are joined by a dot."""
     told: dict[str, tuple[str, str]] = {}
@@ -591,11 +630,7 @@ def origins(settings: Settings) -> Mapping[str, tuple[str, str]]:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in tree.items():
-        if (
-            isinstance(value, Mapping)
-            and value
-            and name not in {"mirrors", "encoders", "text_encoders", "students", "shards", "meta", "cleaning", "assets"}
-        ):
+        if isinstance(value, Mapping) and value and name not in _TOLD_WHOLE:
             found += _flat(value, f"{prefix}{name}.")
         else:
             found.append((f"{prefix}{name}", value))

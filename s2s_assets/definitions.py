@@ -16,11 +16,13 @@ from resources.librivox import LibriVox
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.alerts import alert_sensors
+from s2s_assets.alignment import alignment, alignment_checks
 from s2s_assets.automation import automation
 from s2s_assets.catalogue import catalogue, listings
 from s2s_assets.checks import checks
 from s2s_assets.corpora import corpus
 from s2s_assets.discovery import discovery
+from s2s_assets.downstream import downstream
 from s2s_assets.encoders import encoder_checks, encoders
 from s2s_assets.exports import exports
 from s2s_assets.freshness import freshness, freshness_checks, freshness_sensor, with_policy
@@ -56,6 +58,7 @@ def build(settings: Settings) -> dg.Definitions:
                 *quality_checks(settings),
                 *freshness_checks(settings),
                 *one_encoder(settings),
+                *alignment_checks(settings),
                 recordings_speak_their_language(settings),
             ],
             resources=_resources(settings),
@@ -100,6 +103,8 @@ def _assets(settings: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *histories(settings),
         *human_judgements(settings),
         *exports(settings),
+        *downstream(settings),
+        *alignment(settings),
         *published_manifests(settings),
         quality_report(settings),
         freshness(settings),

@@ -62,6 +62,12 @@ def test_the_asset_graph_is_the_one_of_the_design(definitions: dg.Definitions) -
         "s2t_human_judgement",
         "quality_report",
         "truth_comparison",
+        "spoken_words",
+        "written_words",
+        "alignment",
+        "alignment_evaluation",
+        "s2s_benchmark",
+        "s2t_benchmark",
     }
     assert names == {*others, *of_languages, *of_texts, *of_pairs}
 

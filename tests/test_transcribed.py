@@ -310,6 +310,53 @@ def test_covost_of_two_directions_must_be_told_which(covost: Path) -> None:
         read_transcribed(covost, language="it")
 
 
+FROM_COVOST = "fr de es ca it ru zh-CN pt fa et mn nl tr ar sv-SE lv sl ta ja id cy"
+TO_COVOST = "de tr fa sv-SE mn zh-CN cy ca sl et id ar ta lv ja"
+COVOST_CODES = {
+    **{"ar": "ara", "ca": "cat", "cy": "cym", "de": "deu", "es": "spa", "et": "est", "fa": "fas", "fr": "fra"},
+    **{"id": "ind", "it": "ita", "ja": "jpn", "lv": "lav", "mn": "mon", "nl": "nld", "pt": "por", "ru": "rus"},
+    **{"sl": "slv", "sv-SE": "swe", "ta": "tam", "tr": "tur", "zh-CN": "zho"},
+}
+
+
+@pytest.mark.parametrize("name", [*(f"{x}_en" for x in FROM_COVOST.split()), *(f"en_{x}" for x in TO_COVOST.split())])
+def test_every_direction_of_covost_is_known_by_its_name(tmp_path: Path, sounds: dict[str, bytes], name: str) -> None:
+    put(tmp_path / "clips", sounds["a.mp3"], "cv_1.mp3")
+    table = tmp_path / f"covost_v2.{name}.dev.tsv"
+    table.write_text("path\tsentence\ttranslation\tclient_id\ncv_1.mp3\tsaid\ttold\ts1\n")
+    speech = read_transcribed(tmp_path)
+    source, target = (COVOST_CODES.get(code, "eng") for code in name.split("_"))
+    assert speech.clips.select("language", "translation_language").rows() == [(source, target)]
+
+
+@pytest.mark.parametrize(("told", "translation"), [("[REMOVE]", None), ("REMOVE", None), ("Remove it.", "Remove it.")])
+def test_what_translators_marked_as_no_sentence_is_no_translation(
+    tmp_path: Path, sounds: dict[str, bytes], told: str, translation: str | None
+) -> None:
+    put(tmp_path / "clips", sounds["a.mp3"], "cv_1.mp3")
+    table = tmp_path / "covost_v2.en_de.train.tsv"
+    table.write_text(f"path\tsentence\ttranslation\tclient_id\ncv_1.mp3\tsaid\t{told}\ts1\n")
+    row = read_transcribed(tmp_path).clips.row(0, named=True)
+    assert (row["transcription"], row["translation"]) == ("said", translation)
+
+
+def test_covost_as_parquet_of_hugging_face_is_read_with_its_languages_said(
+    tmp_path: Path, sounds: dict[str, bytes]
+) -> None:
+    row: dict[str, object] = {
+        "client_id": "s1",
+        "file": "/somewhere/clips/cv_1.mp3",
+        "audio": {"bytes": sounds["a.mp3"], "path": "cv_1.mp3"},
+        "sentence": "Deux.",
+        "translation": "Two.",
+        "id": "cv_1",
+    }
+    parquet(tmp_path / "fr_en" / "validation-00000-of-00001.parquet", [row])
+    speech = read_transcribed(tmp_path / "fr_en", language="fr", translation_language="en")
+    told = speech.clips.select("split", "language", "transcription", "translation", "translation_language", "speaker")
+    assert told.rows() == [("dev", "fra", "Deux.", "Two.", "eng", "s1")]
+
+
 # fairseq S2T
 
 

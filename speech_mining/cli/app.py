@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from speech_mining import __version__
+from speech_mining.cli.align import align
 from speech_mining.cli.bench import bench
 from speech_mining.cli.doctor import doctor
 from speech_mining.cli.evaluate import evaluate
@@ -48,7 +49,7 @@ def _s2s(
 
 
 def _bind() -> typer.Typer:
-    for command in (mine, bench, segment, train, evaluate, doctor):
+    for command in (mine, align, bench, segment, train, evaluate, doctor):
         app.command()(command)
     app.add_typer(models, name="models")
     for offered in sorted(entry_points(group="speech_mining.commands"), key=lambda point: point.name):

@@ -110,6 +110,10 @@ def mine(
         int | None, typer.Option("--dimension", min=1, help="Of embedding files without a header: values a row.")
     ] = None,
     dtype: Annotated[RawType, typer.Option("--dtype", help="And the type of a value.")] = RawType.float32,
+    space_map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE.npz", help="Bring both sides together by what `s2s align` wrote."),
+    ] = None,
     source_text: Annotated[
         str | None, typer.Option("--source-text", help="Lines of the source rows, for FILE.bitext.tsv.gz; a pattern.")
     ] = None,
@@ -133,6 +137,8 @@ def mine(
 
     s2s mine deu/ eng/ --neighbours deu-eng.npz --margin distance --threshold 0.05 --out pairs.tsv
 
+    s2s mine speech.npy text.npy --map map.npz --out pairs.tsv
+
     s2s mine 'emb/encf.*.deu' 'emb/encf.*.eng' --out deu-eng.align.npz --source-text 'deu.*.xz' --target-text 'eng.*.xz'
     """
     from speech_mining.mining import strategies
@@ -143,9 +149,9 @@ def mine(
         raise SettingsError(f"Neighbours would go to {neighbours}.", expected="a name that ends in .npz")
     least = strategies.checked_threshold(margin.value, threshold)
     raw = None if dimension is None else RawForm(dimension, dtype.value)
-    sides = Sides(Embeddings(source, raw), Embeddings(target, raw))
+    sides = _sides(Embeddings(source, raw), Embeddings(target, raw), space_map)
     for file in (out, neighbours or out):
-        _check_writable(file)
+        check_writable(file)
     began = time.perf_counter()
     with peak_memory() as peak:
         asked = Asked(k, engine.value, memory_gb, threads)
@@ -158,6 +164,17 @@ def mine(
             write(mined, out)
     shutil.rmtree(_partial(out), ignore_errors=True)
     _tell(found, mined, out, (elapsed_s, searched), peak)
+
+
+def _sides(source: Embeddings, target: Embeddings, space_map: Path | None) -> Sides:
+    if space_map is None:
+        return Sides(source, target)
+    from speech_mining.cli.mapped import mapped_sides
+
+    sides, found = mapped_sides(source, target, space_map)
+    told = ", ".join(f"{name} {value}" for name, value in found.facts.items())
+    _say(f"Both sides go through {space_map} ({told}).")
+    return sides
 
 
 @dataclass(frozen=True)
@@ -272,7 +289,7 @@ def _writer(out: Path) -> Any:
     return writers.get(out.suffix)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Find out before the search and not after it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

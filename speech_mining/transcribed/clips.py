@@ -22,6 +22,7 @@ from speech_mining.records import SAMPLE_RATE_HZ
 from speech_mining.transcribed.hugging_face import AUDIO, BATCH_ROWS, opened
 from speech_mining.transcribed.listing import TranscribedSpeechError, UnusableClipError
 from speech_mining.transcribed.places import recording_at, row_of
+from speech_mining.transcribed.seeking import samples_between
 
 KEPT_S = 1800.0
 """115 MB decoded."""
@@ -31,8 +32,9 @@ _BLOCK_SAMPLES = 1 << 20
 class ClipReader:
     """Reads clips of any set; several threads may share one.
 
-    It keeps the row group of a parquet that was read last, and the recording of which a span was read last: clips that
-    follow one another are read fastest. `close`, or the end of a `with`, lets go of both.
+    It keeps the row group of a parquet that was read last, and the recording of which a span was read last, unless its
+    spans can be sought (`seeking`): clips that follow one another are read fastest. `close`, or the end of a `with`,
+    lets go of both.
 
     Args:
         kept_s: a recording of which spans are asked is kept if it is no longer; a longer one is decoded up to the end
@@ -104,7 +106,8 @@ class ClipReader:
             return read_waveform(self._source(Path(file), place))
         start = round((start_s or 0.0) * SAMPLE_RATE_HZ)
         end = None if end_s is None else round(end_s * SAMPLE_RATE_HZ)
-        sound: Waveform = self._recording_until(file, place, end)[start:end].copy()
+        sought = None if place else samples_between(Path(file), start, end)
+        sound: Waveform = self._recording_until(file, place, end)[start:end].copy() if sought is None else sought
         if not len(sound):
             raise UnusableClipError("out_of_range", f"the recording ends before {start_s or 0:g} s")
         return sound

@@ -2,7 +2,8 @@
 
 Either the tables that its `get_covost_splits.py` makes, `covost_v2.<source>_<target>.<split>.tsv` of `path sentence
 translation client_id`; or what is downloaded, `covost_v2.<source>_<target>.tsv` of `path translation split`, which
-Common Voice's `validated.tsv` completes. As that program does, the split `train_covost` belongs to train.
+Common Voice's `validated.tsv` completes. As that program does, the split `train_covost` belongs to train. Where the
+translators wrote REMOVE, for want of a sentence to translate, there is a transcription and no translation.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from speech_mining.sources.foreign_text import shown
 from speech_mining.transcribed.common_voice import clip_file
+from speech_mining.transcribed.directions import named_language, the_one_wanted
 from speech_mining.transcribed.folder import Folder
-from speech_mining.transcribed.languages import Wanted, language_code
+from speech_mining.transcribed.languages import Wanted
 from speech_mining.transcribed.listing import (
     SPLITS,
     Listed,
@@ -30,6 +32,7 @@ from speech_mining.transcribed.listing import (
 from speech_mining.transcribed.tables import header_of, rows_of
 
 _TABLE = re.compile(r"covost_v2\.(?P<source>[A-Za-z-]+)_(?P<target>[A-Za-z-]+)(?:\.(?P<split>train|dev|test))?\.tsv")
+_MARK = re.compile(r"\bREMOVE\b")
 _SPLIT_OF_RAW = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
 
 
@@ -55,7 +58,7 @@ def read(folder: Path, wanted: Wanted) -> Reading:
     Raises:
         TranscribedSpeechError: none, or several, and the languages wanted do not choose; or a table is missing.
     """
-    pair = _chosen(folder, _pairs(folder), wanted)
+    pair = the_one_wanted(folder, _pairs(folder), wanted, nothing="no table of CoVoST 2")
     inside = Folder(folder)
     if pair.splits:
         notes = (f"{pair.raw.name} is not read: its splits are",) if pair.raw is not None else ()
@@ -87,29 +90,7 @@ def _pairs(folder: Path) -> list[_Pair]:
 
 
 def _code(path: Path, name: str) -> str:
-    code = language_code(name)
-    if code is None:
-        raise TranscribedSpeechError(
-            f"{path} names the language {shown(name)}, which we do not know.",
-            expected="names such as covost_v2.fr_en.tsv",
-        )
-    return code
-
-
-def _chosen(folder: Path, pairs: list[_Pair], wanted: Wanted) -> _Pair:
-    fitting = [
-        pair
-        for pair in pairs
-        if wanted.language in ("", pair.language) and wanted.translation_language in ("", pair.translation_language)
-    ]
-    if len(fitting) == 1:
-        return fitting[0]
-    held = ", ".join(pair.name for pair in fitting or pairs) or "no table of CoVoST 2"
-    raise TranscribedSpeechError(
-        f"{folder} holds {held}.",
-        expected="one direction in the languages wanted",
-        fix="say language and translation_language" if fitting else "look at the languages you say",
-    )
+    return named_language(path, name, example="covost_v2.fr_en.tsv")
 
 
 def _of_splits(folder: Folder, pair: _Pair) -> Iterator[Listed]:
@@ -129,12 +110,17 @@ def _clip_of(folder: Folder, pair: _Pair, split: str) -> Callable[[Row], ListedC
             pair.language,
             clip_file(folder, row),
             transcription=row.first("sentence"),
-            translation=row.first("translation"),
+            translation=_translation(row),
             translation_language=pair.translation_language,
             speaker=row.first("client_id"),
         )
 
     return clip_of
+
+
+def _translation(row: Row) -> str:
+    told = row.first("translation")
+    return "" if _MARK.search(told) else told
 
 
 def _of_raw(folder: Folder, pair: _Pair, table: Path) -> Iterator[Listed]:

@@ -6,6 +6,7 @@ What belongs here is shared by all formats and opens nothing. Whether a clip's a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import polars as pl
 from speech_mining.audio.decode import Held
 from speech_mining.errors import SpeechMiningError
 from speech_mining.records import Schema
+from speech_mining.sources.foreign_text import shown
 
 SPLITS = ("train", "dev", "test")
 
@@ -157,6 +159,30 @@ def split_named(name: str) -> str | None:
 def split_of_folder(folder: PurePath) -> str:
     """The split of a folder, relative to its set's: the first on the way that is named after one, else train."""
     return next((split for part in folder.parts if (split := split_named(part))), "train")
+
+
+def span_name(name: str, start_s: float | None, end_s: float | None) -> str:
+    """What the clip of a span of a recording is called: "ted_1.wav@16.08-19.58"; a whole one has its file's name."""
+    if start_s is None and end_s is None:
+        return name
+    return f"{name}@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
+
+
+def seconds(told: str) -> float | None:
+    """A time as a set writes it; None where it is empty.
+
+    Raises:
+        UnusableClipError: `malformed`.
+    """
+    if not told:
+        return None
+    try:
+        moment = float(told)
+    except ValueError:
+        moment = math.nan
+    if not 0 <= moment < 1e9:
+        raise UnusableClipError("malformed", f"{shown(told)} is no time in seconds")
+    return moment
 
 
 def readable(text: str) -> str:

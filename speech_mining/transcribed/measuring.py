@@ -22,6 +22,7 @@ from speech_mining.transcribed.listing import (
     readable,
 )
 from speech_mining.transcribed.places import recording_at
+from speech_mining.transcribed.seeking import length_s
 
 THREADS = 4
 _WINDOW = 32
@@ -79,7 +80,8 @@ def unusable(error: AudioError) -> UnusableClipError:
 
 def _measure(file: Path, place: str, held: Held | None) -> _Measured:
     try:
-        return measure_s(held or recording_at(file, place))
+        known_s = None if held or place else length_s(file)
+        return measure_s(held or recording_at(file, place)) if known_s is None else known_s
     except AudioError as error:
         return unusable(error)
     except UnusableClipError as error:

@@ -16,7 +16,7 @@ import polars as pl
 from speech_mining.errors import SettingsError
 from speech_mining.progress import Progress, silent
 from speech_mining.records import TRANSCRIBED, conform, natural_order
-from speech_mining.transcribed import common_voice, covost, fairseq_s2t, hugging_face, texts_beside, transcripts
+from speech_mining.transcribed import common_voice, covost, fairseq_s2t, hugging_face, must_c, texts_beside, transcripts
 from speech_mining.transcribed.languages import Wanted
 from speech_mining.transcribed.listing import (
     REJECTED_CLIPS,
@@ -63,6 +63,7 @@ class _Format:
 _FORMATS = (
     _Format("common_voice", common_voice.seen, common_voice.read),
     _Format("covost", covost.seen, covost.read),
+    _Format("must_c", must_c.seen, must_c.read),
     _Format("fairseq_s2t", fairseq_s2t.seen, fairseq_s2t.read),
     _Format("transcripts", transcripts.seen, transcripts.read),
     _Format("hugging_face", hugging_face.seen, hugging_face.read),
@@ -152,8 +153,8 @@ def _unknown(folder: Path) -> TranscribedSpeechError:
     listed = f"{', '.join(held[:8])}{', …' if len(held) > 8 else ''}" if held else "nothing"
     return TranscribedSpeechError(
         f"{folder} holds {listed}.",
-        expected="train.tsv with clips/ (Common Voice), covost_v2.*.tsv, a manifest of fairseq, metadata.csv, texts "
-        "beside recordings, or parquet with a column audio",
+        expected="train.tsv with clips/ (Common Voice), covost_v2.*.tsv, en-de/data (MuST-C), a manifest of "
+        "fairseq, metadata.csv, texts beside recordings, or parquet with a column audio",
         cause="it is the folder above the set's, or the set is in another format",
         fix="give the folder of the set, or say its format",
     )

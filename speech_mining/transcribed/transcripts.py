@@ -9,7 +9,6 @@ Splits are the folders on the way that are named after one ("train-clean-100"), 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from speech_mining.transcribed.listing import (
     TranscribedSpeechError,
     UnusableClipError,
     listed_rows,
+    seconds,
+    span_name,
     split_named,
     split_of_folder,
 )
@@ -116,11 +117,11 @@ def _clip_of(folder: Folder, below: Path, wanted: Wanted) -> Callable[[Row], Lis
         file = folder.file(name, below=str(below))
         translation = row.first(*TRANSLATION)
         into = settled(wanted.translation_language, row.first(*TRANSLATION_LANGUAGE)) if translation else ""
-        start_s, end_s = _seconds(row.first(*START)), _seconds(row.first(*END))
+        start_s, end_s = seconds(row.first(*START)), seconds(row.first(*END))
         return ListedClip(
             row.source,
             row.line,
-            _clip_name(name, start_s, end_s),
+            span_name(name, start_s, end_s),
             _split_of(row.first("split"), below / name),
             settled(wanted.language, row.first(*LANGUAGE)),
             file,
@@ -135,12 +136,6 @@ def _clip_of(folder: Folder, below: Path, wanted: Wanted) -> Callable[[Row], Lis
     return clip_of
 
 
-def _clip_name(name: str, start_s: float | None, end_s: float | None) -> str:
-    if start_s is None and end_s is None:
-        return name
-    return f"{name}@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
-
-
 def _split_of(told: str, path: Path) -> str:
     if told:
         split = split_named(told)
@@ -148,15 +143,3 @@ def _split_of(told: str, path: Path) -> str:
             raise UnusableClipError("not_in_a_split", f"its split is {shown(told)}")
         return split
     return split_of_folder(path.parent)
-
-
-def _seconds(told: str) -> float | None:
-    if not told:
-        return None
-    try:
-        seconds = float(told)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < 1e9:
-        raise UnusableClipError("malformed", f"{shown(told)} is no time in seconds")
-    return seconds
