@@ -7,6 +7,7 @@ must hold of a layer is said where the layer is.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getdoc
 
 import dagster as dg
 
@@ -44,7 +45,7 @@ def layer_checks(
     @dg.multi_asset_check(
         name=step,
         specs=[
-            dg.AssetCheckSpec(key.name, asset=key.asset_key, description=check.judge.__doc__)
+            dg.AssetCheckSpec(key.name, asset=key.asset_key, description=getdoc(check.judge))
             for key, (_, check) in planned.items()
         ],
         can_subset=True,

@@ -8,6 +8,7 @@ look at the audiobooks of their run only.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def _pair_check(
         name=check,
         op_tags=step_tags(CHECK, check, settings),
         retry_policy=pod_retries(settings),
-        description=outcome.__doc__,
+        description=getdoc(outcome),
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         blocking=True,
     )

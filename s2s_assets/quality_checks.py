@@ -5,6 +5,7 @@ check hangs, whether it blocks, and what it shows; the judging is in `speech_min
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc
 from typing import Any
 
 import dagster as dg
@@ -74,7 +75,7 @@ def _check(
         name=name,
         op_tags=step_tags(CHECK, name, settings),
         retry_policy=pod_retries(settings),
-        description=outcome.__doc__,
+        description=getdoc(outcome),
         partitions_def=pair_partitions(settings.pairs_of(kind.name)),
         blocking=blocking,
     )
