@@ -190,21 +190,26 @@ def purity(types: Rows, said: Sequence[str]) -> tuple[float, float]:
     return of[0] / len(types), of[1] / len(types)
 
 
-def aligned(speech: WordSpace, words: Sequence[str], text: WordSpace, to: Language, seed: int) -> Measured:
+def aligned(
+    speech: WordSpace, words: Sequence[str], text: tuple[Language, WordSpace], seed: int, restarts: int = RESTARTS
+) -> Measured:
     """Align, and ask."""
+    to, written = text
     known: dict[str, set[str]] = {word: {word} for word in words if word}
     if to != SPOKEN:
         known = {}
         for one, other in translations(SPOKEN, to):
             known.setdefault(one, set()).add(other)
-    answers = answers_of(words, text.words, known)
-    wish = WordWish(seed=1000 * seed, restarts=RESTARTS)
-    found, seconds = timed(lambda: align_words(speech, text, wish))
-    table = evaluated(Spaces(speech.vectors, text.vectors, answers), found.map, seed=seed)
+    answers = answers_of(words, written.words, known)
+    wish = WordWish(seed=1000 * seed, restarts=restarts)
+    found, seconds = timed(lambda: align_words(speech, written, wish))
+    table = evaluated(Spaces(speech.vectors, written.vectors, answers), found.map, seed=seed)
     return Measured(table, found.best.criterion, seconds, len(answers))
 
 
-def one_seed(speech: Speech, seed: int, tales: Tales, texts: Sequence[Language]) -> list[bool]:
+def one_seed(
+    speech: Speech, seed: int, tales: Tales, texts: Sequence[Language], restarts: int = RESTARTS
+) -> list[bool]:
     """All texts for one seed, a line each; whether each is within 5 points."""
     heard = speech.of(_some(len(speech.frames), HEARD_SHARE, seed))
     tokens, cut_s = timed(lambda: tokens_at_words(heard))
@@ -214,7 +219,7 @@ def one_seed(speech: Speech, seed: int, tales: Tales, texts: Sequence[Language])
     words = named(found.types, said, len(found.space.words))
     near = []
     for to in texts:
-        made = aligned(found.space, words, _text(tales, seed, to), to, seed)
+        made = aligned(found.space, words, (to, _text(tales, seed, to)), seed, restarts)
         near.append(made.near)
         pure, whole = purity(found.types, said)
         print(_line(f"{seed} {SPOKEN}-{to}", made), f"{cut_s + types_s:7.0f} {pure:6.3f} {whole:6.3f}", flush=True)
@@ -296,7 +301,7 @@ def _measure(
 ) -> None:
     found, seconds = timed(lambda: spoken_space(tokens, config, known))
     words = named(found.types, said, len(found.space.words))
-    made = aligned(found.space, words, text, SPOKEN, 0)
+    made = aligned(found.space, words, (SPOKEN, text), 0)
     pure, whole = purity(found.types, said)
     print(_line(name, made), f"{seconds:7.0f} {pure:6.3f} {whole:6.3f}", flush=True)
     if found.losses:
@@ -308,6 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0, help="others than those that settings were chosen on")
+    parser.add_argument("--restarts", type=int, default=RESTARTS, help="of each alignment (default: %(default)s)")
     parser.add_argument("--texts", default="eng", help="languages of text, by commas")
     parser.add_argument("--sentences", type=int, default=10_000)
     parser.add_argument("--tales", type=int, default=TEXTS, help="sentences of text (default: %(default)s)")
@@ -323,7 +329,8 @@ def main() -> None:
     print(_HEAD)
     texts: list[Language] = asked.texts.split(",")
     tales = tales_of(asked.tales, {SPOKEN, *texts}, asked.cache)
-    near = [one_seed(speech, seed, tales, texts) for seed in range(asked.first_seed, asked.first_seed + asked.seeds)]
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    near = [one_seed(speech, seed, tales, texts, asked.restarts) for seed in seeds]
     for place, to in enumerate(texts):
         print(f"{SPOKEN}-{to}: within 5 points of supervised in {sum(of[place] for of in near)} of {len(near)} seeds")
     if asked.speech2vec:
