@@ -99,9 +99,8 @@ def test_what_a_check_says_is_shown_as_prose(definitions: dg.Definitions) -> Non
     for definition in definitions.asset_checks or []:
         assert isinstance(definition, dg.AssetChecksDefinition)
         for spec in definition.check_specs:
-            assert spec.description and "\n " not in spec.description, (
-                spec.name
-            )  # Markdown takes indented lines for code
+            # Markdown takes indented lines for code
+            assert spec.description and "\n " not in spec.description, spec.name
 
 
 def test_what_may_die_of_the_network_or_of_memory_is_retried_and_every_step_has_a_pool(
