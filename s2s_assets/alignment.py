@@ -18,8 +18,9 @@ from partitions.languages import layer
 from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
 from resources.metadata import column_schema, rows
 from resources.operation_settings import WordSettings
+from resources.progress_log import telling
 from resources.settings import Settings
-from resources.storage import Lake, Storage, published
+from resources.storage import Lake, Partition, Storage, published
 from resources.words import dictionary_of, timings_of
 from speech_mining.align.tables import EVALUATION
 from speech_mining.records import Schema
@@ -166,10 +167,7 @@ def _aligned(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=ALIGNED,
-        deps=[
-            dg.AssetDep(SPOKEN, partition_mapping=_to_pairs(settings.languages, pairs, 0)),
-            dg.AssetDep(WRITTEN, partition_mapping=_to_pairs(settings.text_languages, pairs, 1)),
-        ],
+        deps=_words_of(pairs, settings),
         partitions_def=pair_partitions(pairs),
         kinds={"numpy", "pytorch"},
         code_version=f"1/{settings.words.method}",
@@ -190,15 +188,15 @@ def _aligned(settings: Settings) -> dg.AssetsDefinition:
         from speech_mining.words.alignment import WordWish, align_words
 
         pair, asked = context.partition_key, settings.words
-        spoken, written = _spaces(storage.lake, pair)
+        words, spoken, written = _spaces(storage.lake, pair)
         wish = WordWish(
             method=asked.method,
             seed=asked.seed,
             restarts=asked.restarts,
             time_limit_s=60 * asked.time_limit_minutes,
         )
-        found = align_words(spoken, written, wish, _told(context))
-        attempts, matches = _attempts(found), _matches(storage.lake, pair, found, spoken, written)
+        found = align_words(spoken, written, wish, telling(context, "attempts"))
+        attempts, matches = _attempts(found), _matches(words, found, spoken, written)
         with storage.lake.replace(ALIGNED, pair) as new:
             found.map.save(new.path("map.npz"))
             new.write_table("attempts.parquet", attempts, ATTEMPTS)
@@ -221,11 +219,7 @@ def _evaluated(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=EVALUATED,
-        deps=[
-            ALIGNED,
-            dg.AssetDep(SPOKEN, partition_mapping=_to_pairs(settings.languages, pairs, 0)),
-            dg.AssetDep(WRITTEN, partition_mapping=_to_pairs(settings.text_languages, pairs, 1)),
-        ],
+        deps=[ALIGNED, *_words_of(pairs, settings)],
         partitions_def=pair_partitions(pairs),
         kinds={"parquet"},
         code_version="1",
@@ -249,8 +243,8 @@ def _evaluated(settings: Settings) -> dg.AssetsDefinition:
         lake, pair = storage.lake, context.partition_key
         aligned = lake.partition(ALIGNED, pair)
         found = SpaceMap.load(aligned.local_path("map.npz"))
-        spoken, written = _spaces(lake, pair)
-        said = lake.partition(SPOKEN, split(pair)[0]).read_table("words.parquet", SPOKEN_WORDS)["said"].to_list()
+        words, spoken, written = _spaces(lake, pair)
+        said = words["said"].to_list()
         answers = answers_of([word or "" for word in said], written.words, dictionary_of(settings, pair, said))
         why = "" if answers else _unknown(said, pair)
         table = pl.DataFrame(schema=dict(EVALUATION))
@@ -293,6 +287,14 @@ def alignment_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     return [_did_not_collapse]
 
 
+def _words_of(pairs: list[str], settings: Settings) -> list[dg.AssetDep]:
+    """Spoken words of each pair's one side, written words of its other."""
+    return [
+        dg.AssetDep(SPOKEN, partition_mapping=_to_pairs(settings.languages, pairs, 0)),
+        dg.AssetDep(WRITTEN, partition_mapping=_to_pairs(settings.text_languages, pairs, 1)),
+    ]
+
+
 def _to_pairs(languages: tuple[str, ...], pairs: list[str], side: int) -> dg.PartitionMapping:
     """Built-in mapping from languages of one side to the pairs they stand on that side of."""
     return dg.StaticPartitionMapping(
@@ -326,19 +328,15 @@ def _named(space: WordSpace, types: np.ndarray[Any, np.dtype[np.int64]], said: p
     return table.join(named, on="type", how="left", maintain_order="left").select(SPOKEN_WORDS.keys())
 
 
-def _spaces(lake: Lake, pair: str) -> tuple[WordSpace, WordSpace]:
-    spoken, written = split(pair)
-    return _space(lake, SPOKEN, spoken, SPOKEN_WORDS), _space(lake, WRITTEN, written, WORDS)
+def _spaces(lake: Lake, pair: str) -> tuple[pl.DataFrame, WordSpace, WordSpace]:
+    """The table of the spoken words, their space, and that of the written words."""
+    spoken, written = (lake.partition(name, side) for name, side in zip((SPOKEN, WRITTEN), split(pair), strict=True))
+    words = spoken.read_table("words.parquet", SPOKEN_WORDS)
+    return words, _space(spoken, words), _space(written, written.read_table("words.parquet", WORDS))
 
 
-def _space(lake: Lake, name: str, language: str, schema: Schema) -> WordSpace:
-    there = lake.partition(name, language)
-    table = there.read_table("words.parquet", schema)
+def _space(there: Partition, table: pl.DataFrame) -> WordSpace:
     return WordSpace(table["word"].to_list(), table["count"].to_numpy(), there.read_array("vectors.npy"))
-
-
-def _told(context: dg.AssetExecutionContext) -> Any:
-    return lambda done, count: context.log.info(f"{done} of {count} attempts")
 
 
 def _attempts(found: "Alignment") -> pl.DataFrame:
@@ -346,15 +344,14 @@ def _attempts(found: "Alignment") -> pl.DataFrame:
     return pl.DataFrame(lines, schema=dict(ATTEMPTS), orient="row")
 
 
-def _matches(lake: Lake, pair: str, found: "Alignment", spoken: WordSpace, written: WordSpace) -> pl.DataFrame:
+def _matches(words: pl.DataFrame, found: "Alignment", spoken: WordSpace, written: WordSpace) -> pl.DataFrame:
     """Columns `MATCHES`: what each spoken word is taken for."""
     from speech_mining.align.csls import match
 
     ours, theirs = found.map.source.apply(spoken.vectors), found.map.target.apply(written.vectors)
     nearest = match(ours, theirs, wanted=min(SHOWN_MATCHES, len(theirs)), threads=1).neighbours.forward_rows
-    said = lake.partition(SPOKEN, split(pair)[0]).read_table("words.parquet", SPOKEN_WORDS)
     named = [", ".join(written.words[row] for row in of_word) for of_word in nearest.tolist()]
-    return said.select("word", "count", "said").with_columns(pl.Series("nearest", named, dtype=pl.String))
+    return words.select("word", "count", "said").with_columns(pl.Series("nearest", named, dtype=pl.String))
 
 
 def _expectation(tokens: int) -> str:

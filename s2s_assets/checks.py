@@ -18,10 +18,10 @@ import polars as pl
 from partitions.batches import books_of_run
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
-from resources.compute import CHECK, pod_retries, step_tags
 from resources.findings import Findings
 from resources.layer_checks import LayerCheck, layer_checks
 from resources.metadata import plot, rows
+from resources.pair_checks import PairCheck, pair_check
 from resources.settings import Settings
 from resources.storage import Lake, Storage
 from speech_mining.knn.index_recall import LEAST_RECALL
@@ -206,35 +206,22 @@ class _OfBooks:
 def _pair_check(
     kind: Kind, settings: Settings, name: str, check: str, outcome: OfPartition
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=name,
-        name=check,
-        op_tags=step_tags(CHECK, check, settings),
-        retry_policy=pod_retries(settings),
-        description=getdoc(outcome),
-        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
-        blocking=True,
-    )
-    def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-        return _result(outcome(storage.lake, context.partition_key), dg.AssetCheckSeverity.ERROR)
+    def judged(lake: Lake, pair: str) -> dg.AssetCheckResult:
+        return _result(outcome(lake, pair), dg.AssetCheckSeverity.ERROR)
 
-    return _check
+    asked = PairCheck(name, check, getdoc(outcome), judged, blocking=True)
+    return pair_check(asked, pair_partitions(settings.pairs_of(kind.name)), settings)
 
 
 def _hours_check(kind: Kind, settings: Settings) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=kind.layer("corpus"),
-        name="hours_per_threshold",
-        op_tags=step_tags(CHECK, "hours_per_threshold", settings),
-        retry_policy=pod_retries(settings),
-        description="Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, of every spoken side) fall as the "
-        "threshold rises, and the corpus is not empty.",
-        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
+    asked = PairCheck(
+        kind.layer("corpus"),
+        "hours_per_threshold",
+        "Hours at thresholds 1.00 to 1.20 (sum, union, post-processed, of every spoken side) fall as the threshold "
+        "rises, and the corpus is not empty.",
+        lambda lake, pair: _hours_result(lake, kind, pair),
     )
-    def _check(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-        return _hours_result(storage.lake, kind, context.partition_key)
-
-    return _check
+    return pair_check(asked, pair_partitions(settings.pairs_of(kind.name)), settings)
 
 
 def _hours_result(lake: Lake, kind: Kind, pair: str) -> dg.AssetCheckResult:

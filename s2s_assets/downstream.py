@@ -15,6 +15,7 @@ from partitions.language_pairs import pair_partitions, split
 from resources.compute import GPU, OWNERS, pod_retries, step_tags
 from resources.devices import held_device
 from resources.metadata import column_schema, plot, rows
+from resources.progress_log import telling
 from resources.settings import Settings
 from resources.storage import Storage, published
 from resources.truth import known_truths
@@ -36,6 +37,7 @@ GROUP = "downstream"
 KINDS = (SPEECH_TO_TEXT, SPEECH_TO_SPEECH)
 TASKS: Mapping[str, "Task"] = {"s2t": "translation", "s2s": "retrieval"}
 MAIN_METRIC = {"s2t": "BLEU", "s2s": "R@1"}
+PARTS_TOLD = 10
 
 _DESCRIPTIONS = {
     "s2t": "A small speech-to-text translation model, trained on a base set, and on base and mined pairs at each "
@@ -130,7 +132,7 @@ class _Wanted:
         from speech_mining.downstream.studies import Bounds, plan_study
 
         store = self._folder(storage) / "clips"
-        cutting = _telling(context, "recordings cut")
+        cutting = telling(context, "recordings cut", parts=PARTS_TOLD)
         chosen = chosen_pairs(storage.lake, self.kind, self.pair, self.choice)
         mined = mined_examples(storage.lake, self.kind, self.pair, chosen, store, cutting)
         bounds = Bounds(self._asked.most_base_hours, self._asked.most_test)
@@ -161,7 +163,7 @@ class _Wanted:
             self._folder(storage),
             device,
             None if hours is None else 3600 * hours,
-            _telling(context, "updates"),
+            telling(context, "updates", parts=PARTS_TOLD),
             context.log.info,
         )
 
@@ -315,17 +317,3 @@ def _blaser(storage: Storage, wanted: _Wanted) -> dict[str, Any]:
         for threshold, pairs in chosen.items()
     ]
     return {"blaser": rows(pl.DataFrame(told))}
-
-
-def _telling(context: dg.AssetExecutionContext, what: str) -> Progress:
-    """A line at every tenth of the way."""
-    told = -1
-
-    def tell(done: int, total: int, /) -> None:
-        nonlocal told
-        tenth = 10 * done // max(total, 1)
-        if tenth > told:
-            told = tenth
-            context.log.info(f"{context.partition_key}: {done} of {total} {what}")
-
-    return tell

@@ -20,6 +20,7 @@ from resources.devices import held_device
 from resources.encoders import Encoders
 from resources.gpu_steps import gpu_step
 from resources.metadata import column_schema, counted, listed, plot, rows
+from resources.progress_log import telling
 from resources.settings import Settings, StudentSettings
 from resources.storage import Lake, Storage, published
 from speech_mining.encoders.promoted import (
@@ -44,6 +45,7 @@ GROUP = "encoders"
 CLIPS, TEACHER = "transcribed_speech", "teacher_embeddings"
 EVALUATION = "encoder_evaluation"
 NO_WORSE = "no_worse_than_current"
+PARTS_TOLD = 20
 
 
 def encoders(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -117,7 +119,8 @@ def teacher_embeddings(settings: Settings) -> dg.AssetsDefinition:
         student = settings.students[name]
         with gpu_step(context, settings) as means:
             teacher = encoders.given(means).text_named(student.teacher)
-            taught = teach(_clips(storage.lake, name), student.target, teacher, progress=_telling(context, "texts"))
+            told = telling(context, "texts", parts=PARTS_TOLD)
+            taught = teach(_clips(storage.lake, name), student.target, teacher, progress=told)
         with storage.lake.replace(TEACHER, name) as new:
             new.write_table("texts.parquet", taught.texts, TEXTS)
             new.write_table("rejections.parquet", taught.rejections, UNTAUGHT)
@@ -339,7 +342,7 @@ def _train(
         dev,
         StudentConfig.of_dict(student.training),
         folder,
-        progress=_telling(context, "updates"),
+        progress=telling(context, "updates", parts=PARTS_TOLD),
         tell=context.log.info,
     )
 
@@ -482,17 +485,3 @@ def _digest(content: object) -> str:
     import json
 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _telling(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:
-    """Log lines at every twentieth of the work."""
-    told = -1
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        twentieth = 20 * done // max(total, 1)
-        if twentieth > told:
-            told = twentieth
-            context.log.info(f"{done} of {total} {what}")
-
-    return tell

@@ -15,6 +15,7 @@ from resources.budgets import memory_retries
 from resources.compute import GPU, OWNERS, step_tags
 from resources.gpu_steps import Means, gpu_step
 from resources.metadata import column_schema, counted, rows
+from resources.progress_log import telling
 from resources.settings import FilterSettings, Settings
 from resources.storage import Lake, Storage, published
 from speech_mining.filters.blaser import BlaserQe
@@ -52,12 +53,9 @@ def _pair_quality(kind: Kind, settings: Settings) -> dg.AssetsDefinition:
         "applied later.\n\nPairs whose embeddings and models are as they were keep their scores.",
     )
     def _scores(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
-
-        def progress(done: int, total: int, /) -> None:
-            context.log.info(f"{context.partition_key}: {done} of {total} scored")
-
+        told = telling(context, "scored")
         with gpu_step(context, settings) as means:
-            metadata = _score(storage.lake, kind, context.partition_key, _models(settings, means), progress)
+            metadata = _score(storage.lake, kind, context.partition_key, _models(settings, means), told)
         return published(storage.lake, {**metadata, **means.metadata}, kind.layer(LAYER), context.partition_key)
 
     return _scores

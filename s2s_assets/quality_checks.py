@@ -12,9 +12,9 @@ import dagster as dg
 import polars as pl
 
 from partitions.language_pairs import pair_partitions, split
-from resources.compute import CHECK, pod_retries, step_tags
 from resources.layer_checks import LayerCheck
 from resources.metadata import counted, rows
+from resources.pair_checks import PairCheck, pair_check
 from resources.settings import Settings
 from resources.storage import Lake, Storage
 from speech_mining.mining.kinds import KINDS, SPEECH_TO_SPEECH, Kind
@@ -70,19 +70,8 @@ def _of_corpora(kind: Kind, settings: Settings) -> list[dg.AssetChecksDefinition
 def _check(
     kind: Kind, settings: Settings, name: str, outcome: OfPair, *, blocking: bool = False
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=kind.layer("corpus"),
-        name=name,
-        op_tags=step_tags(CHECK, name, settings),
-        retry_policy=pod_retries(settings),
-        description=getdoc(outcome),
-        partitions_def=pair_partitions(settings.pairs_of(kind.name)),
-        blocking=blocking,
-    )
-    def _of_pair(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-        return outcome(storage.lake, context.partition_key)
-
-    return _of_pair
+    asked = PairCheck(kind.layer("corpus"), name, getdoc(outcome), outcome, blocking)
+    return pair_check(asked, pair_partitions(settings.pairs_of(kind.name)), settings)
 
 
 def recordings_are_distinct() -> LayerCheck:

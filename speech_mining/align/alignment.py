@@ -116,8 +116,7 @@ def _chosen(forms: _Forms, made: Sequence[Made], wish: Wish) -> Alignment:
             fix="give it more time, or take the method distribution, the quickest",
         )
     best, guess = max(found, key=lambda one: one[0].criterion)
-    facts = {"method": best.method, "seed": str(best.seed), "criterion": f"{best.criterion:.6f}"}
-    return Alignment(forms.together(guess, facts), best, tuple(attempt for attempt, _ in made))
+    return Alignment(forms.together(guess, best.facts()), best, tuple(attempt for attempt, _ in made))
 
 
 def _supervised(forms: _Forms, wish: Wish, dictionary: Pairing) -> Alignment:

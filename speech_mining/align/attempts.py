@@ -74,6 +74,10 @@ class Attempt:
     told: str = ""
     """Why it ended early, in words."""
 
+    def facts(self) -> dict[str, str]:
+        """What a map that came of it says of itself."""
+        return {"method": self.method, "seed": str(self.seed), "criterion": f"{self.criterion:.6f}"}
+
 
 Made = tuple[Attempt, Guess | None]
 
@@ -164,8 +168,7 @@ class _Judge:
     def pairing(self, weights: Matrix) -> Pairing:
         """Nearest rows in both directions."""
         matched = match(*self._mapped(weights), k=self.how.k, threads=1)
-        own, other = np.arange(len(matched.forward)), np.arange(len(matched.backward))
-        return Pairing(np.concatenate([own, matched.backward]), np.concatenate([matched.forward, other]))
+        return Pairing.both_ways(matched.forward, matched.backward)
 
     def _mapped(self, weights: Matrix) -> Sides:
         source, target = (side[: self.how.frequent] for side in self.sides)

@@ -30,8 +30,7 @@ def by_distribution(sides: Sides, *, frequent: int = FREQUENT, k: int = K) -> Pa
     """
     count = min(*map(len, sides), frequent)
     matched = match(*(profile(side[:count]) for side in sides), k=k, threads=1)
-    rows = np.arange(count)
-    return Pairing(np.concatenate([rows, matched.backward]), np.concatenate([matched.forward, rows]))
+    return Pairing.both_ways(matched.forward, matched.backward)
 
 
 def profile(rows: Matrix) -> Matrix:

@@ -169,4 +169,4 @@ def answers_of(
     return {number: rows for number, rows in right.items() if rows}
 
 
-__all__ = ["EVALUATION", "Spaces", "Verdict", "answers_of", "evaluated", "recall", "verdict"]
+__all__ = ["Spaces", "Verdict", "answers_of", "evaluated", "recall", "verdict"]

@@ -76,10 +76,7 @@ def _carried(tables: list[Plan], apart: Plan, plan: Plan, structure: float) -> P
 
 def _likeliest(plan: Plan) -> Pairing:
     """Where most of each row goes, and where most of each row of the other side comes from."""
-    forward, backward = plan.argmax(1), plan.argmax(0)
-    return Pairing(
-        np.concatenate([np.arange(len(forward)), backward]), np.concatenate([forward, np.arange(len(backward))])
-    )
+    return Pairing.both_ways(plan.argmax(1), plan.argmax(0))
 
 
 def _distances(rows: Matrix) -> Plan:

@@ -40,6 +40,12 @@ class Pairing:
     source: Rows
     target: Rows
 
+    @classmethod
+    def both_ways(cls, forward: Rows, backward: Rows) -> Pairing:
+        """Each row of either side with the one that was found for it, int64 (n,) and (m,); the source's come first."""
+        own, other = np.arange(len(forward)), np.arange(len(backward))
+        return cls(np.concatenate([own, backward]), np.concatenate([forward, other]))
+
     def __len__(self) -> int:
         return len(self.source)
 

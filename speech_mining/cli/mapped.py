@@ -6,7 +6,6 @@ What belongs here is files. The arithmetic is `speech_mining.align.spaces`.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from speech_mining.cli.matrices import Embeddings, Sides
-from speech_mining.errors import EmbeddingError, SettingsError
+from speech_mining.cli.matrices import Embeddings, Sides, laid_down
+from speech_mining.errors import EmbeddingError
 from speech_mining.knn.fingerprint import Fingerprint, fingerprint
 
 if TYPE_CHECKING:
@@ -69,18 +68,7 @@ class Mapped(Embeddings):
         """
         if not len(self.matrix):
             return np.empty(self.matrix.shape, np.float32)
-        try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                for rows in self.matrix.parts():
-                    file.write(rows.data)
-                file.flush()
-                return np.memmap(file, np.float32, "r", shape=self.matrix.shape)
-        except OSError as error:
-            raise SettingsError(
-                f"The mapped rows of {self.path} cannot be written to {folder} ({error.strerror}).",
-                expected=f"room for {4e-9 * self.matrix.shape[0] * self.matrix.shape[1]:.3g} GB while the search runs",
-                fix="make room, or write the pairs elsewhere",
-            ) from error
+        return laid_down(self.matrix.parts(), self.matrix.shape, folder, f"The mapped rows of {self.path}")
 
 
 class _Rows:

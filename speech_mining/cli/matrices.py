@@ -6,13 +6,14 @@ What belongs here is finding, checking and normalising them. What is done with t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from speech_mining.errors import EmbeddingError, SettingsError
 from speech_mining.knn.fingerprint import Fingerprint, difference, fingerprint
@@ -59,18 +60,8 @@ class Embeddings:
             return np.empty(self.matrix.shape, np.float32)
         if self._lies_ready() and self._is_unit():
             return self.matrix
-        try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                for _, rows in normalised_parts(self.matrix, str(self.path)):
-                    file.write(rows.data)
-                file.flush()
-                return np.memmap(file, np.float32, "r", shape=self.matrix.shape)
-        except OSError as error:
-            raise SettingsError(
-                f"The normalised rows of {self.path} cannot be written to {folder} ({error.strerror}).",
-                expected=f"room for {4e-9 * self.matrix.shape[0] * self.matrix.shape[1]:.3g} GB while the search runs",
-                fix="make room, or write the pairs elsewhere",
-            ) from error
+        parts = (rows for _, rows in normalised_parts(self.matrix, str(self.path)))
+        return laid_down(parts, self.matrix.shape, folder, f"The normalised rows of {self.path}")
 
     def _lies_ready(self) -> bool:
         blocks: list[Any] = self.matrix.blocks if isinstance(self.matrix, Stack) else [self.matrix]
@@ -109,6 +100,32 @@ class Sides:
             for name, side in (("source", self.source), ("target", self.target))
         }
         return [f"the {name} matrix is another ({differing})" for name, differing in found.items() if differing]
+
+
+def laid_down(parts: Iterable[npt.NDArray[np.float32]], shape: tuple[int, int], folder: Path, what: str) -> Any:
+    """Write rows to a file that has no name, and so goes with the process, however that ends: float32, mapped.
+
+    Args:
+        parts: of the rows, in order; each contiguous.
+        shape: of all rows together; at least one.
+        folder: where the file lies.
+        what: the rows are, for the error.
+
+    Raises:
+        SettingsError: no room for that file.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for rows in parts:
+                file.write(rows.data)
+            file.flush()
+            return np.memmap(file, np.float32, "r", shape=shape)
+    except OSError as error:
+        raise SettingsError(
+            f"{what} cannot be written to {folder} ({error.strerror}).",
+            expected=f"room for {4e-9 * shape[0] * shape[1]:.3g} GB while the search runs",
+            fix="make room, or write the pairs elsewhere",
+        ) from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -5,12 +5,12 @@ What belongs here is the choices and their limits; what they do is in the module
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from speech_mining.errors import SettingsError
+from speech_mining.limits import PHASES, are_phases, is_number, is_positive, is_whole, unknown_names
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 
@@ -104,18 +104,16 @@ class LearningConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "phases", tuple(self.phases))
         for name in _WHOLE:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise _wrong(name, value, "a whole number, at least 1")
+            if not is_whole(getattr(self, name), 1):
+                raise _wrong(name, getattr(self, name), "a whole number, at least 1")
         for name in _POSITIVE:
-            if not _finite(getattr(self, name)) or getattr(self, name) <= 0:
+            if not is_positive(getattr(self, name)):
                 raise _wrong(name, getattr(self, name), "a positive number")
         for name in _SHARES:
-            if not _finite(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "a number from 0 to below 1")
-        shares = self.phases
-        if len(shares) != 3 or not all(_finite(one) and one >= 0 for one in shares) or abs(sum(shares) - 1) > 1e-9:
-            raise _wrong("phases", shares, "three shares that sum to 1, such as 0.1, 0.4 and 0.5")
+        if not are_phases(self.phases):
+            raise _wrong("phases", self.phases, PHASES)
         if self.width % self.heads:
             raise _wrong("heads", self.heads, f"a divisor of the width, {self.width}")
         if self.precision not in get_args(Precision):
@@ -132,20 +130,16 @@ class LearningConfig:
         Raises:
             SettingsError: a name that is not known, or a value out of its limits.
         """
-        known = {one.name for one in fields(cls)}
-        if unknown := sorted(set(told) - known):
+        unknown, known = unknown_names(cls, told)
+        if unknown:
             raise SettingsError(
-                f"The downstream training names {', '.join(map(repr, unknown))}.",
-                expected=f"names of {', '.join(sorted(known))}",
+                f"The downstream training names {unknown}.",
+                expected=f"names of {known}",
                 cause="a misspelt name, or settings of another version",
             )
         if not isinstance(told.get("phases", ()), (list, tuple)):
-            raise _wrong("phases", told["phases"], "three shares that sum to 1, such as 0.1, 0.4 and 0.5")
+            raise _wrong("phases", told["phases"], PHASES)
         return cls(**told)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(name: str, found: Any, expected: str) -> SettingsError:

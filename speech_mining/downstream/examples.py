@@ -42,6 +42,16 @@ def no_examples() -> pl.DataFrame:
     return pl.DataFrame(schema=dict(EXAMPLES))
 
 
+def completed(examples: pl.DataFrame, what: str) -> pl.DataFrame:
+    """The table with every column of `EXAMPLES`, null where it has none yet, sorted by name.
+
+    Raises:
+        LakeError: other columns, or two examples of one name.
+    """
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in EXAMPLES.items() if name not in examples.columns]
+    return checked(examples.with_columns(missing), what)
+
+
 def checked(examples: pl.DataFrame, what: str) -> pl.DataFrame:
     """The table with the columns of `EXAMPLES`, sorted by name.
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from speech_mining.corpora.cutting import Clips, Recording, Span, cut
 from speech_mining.corpora.written import written
-from speech_mining.downstream.examples import EXAMPLES, checked
+from speech_mining.downstream.examples import EXAMPLES, completed
 from speech_mining.errors import LakeError, SettingsError
 from speech_mining.filters.limits import FilterLimits, with_scores, within_limits
 from speech_mining.filters.pair_scores import read_scores
@@ -137,8 +137,7 @@ def cut_examples(
     found = told.select(name for name in told.columns if name in EXAMPLES).with_columns(
         [pl.Series(name, values) for name, values in columns.items()]
     )
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in EXAMPLES.items() if name not in found.columns]
-    return checked(found.with_columns(missing), f"mined pairs of {pair}")
+    return completed(found, f"mined pairs of {pair}")
 
 
 _Held = Mapping[tuple[str, int], tuple[str, Path]]

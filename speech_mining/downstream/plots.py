@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from speech_mining.downstream.tables import BASE, MINED, RANDOM, TRUE
+from speech_mining.quality.plots import INK, as_png, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _GRID = "#333333", "#e4e4e4"
 _COLOURS = {MINED: "#d1495b", BASE: "#9aa5b1", TRUE: "#2f7fb8", RANDOM: "#b8860b"}
 _NAMES = {BASE: "base alone", MINED: "base + mined", TRUE: "base + true pairs", RANDOM: "base + random pairs"}
 
@@ -30,12 +29,8 @@ def plot_study(compared: pl.DataFrame, metric: str, title: str = "") -> bytes:
     Returns:
         A PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = compared.filter(metric=metric)
-    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 4)
     by_threshold, by_hours = figure.subplots(1, 2, sharey=True)
     mined = rows.filter(condition=MINED)
     for axes, across in ((by_threshold, "threshold"), (by_hours, "hours")):
@@ -43,12 +38,12 @@ def plot_study(compared: pl.DataFrame, metric: str, title: str = "") -> bytes:
         for row in rows.filter(pl.col("condition") != MINED).iter_rows(named=True):
             name = row["condition"]
             axes.axhline(row["mean"], color=_COLOURS[name], linewidth=1.5, linestyle="--", label=_NAMES[name])
-    by_threshold.set_xlabel("threshold (margin score)", color=_INK)
-    by_hours.set_xlabel("hours of mined speech", color=_INK)
-    by_threshold.set_ylabel(metric, color=_INK)
-    by_threshold.set_title(title, fontsize=11, loc="left", color=_INK)
+    by_threshold.set_xlabel("threshold (margin score)", color=INK)
+    by_hours.set_xlabel("hours of mined speech", color=INK)
+    by_threshold.set_ylabel(metric, color=INK)
+    by_threshold.set_title(title, fontsize=11, loc="left", color=INK)
     by_hours.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw(axes: Axes, mined: pl.DataFrame, across: str) -> None:
@@ -62,13 +57,4 @@ def _draw(axes: Axes, mined: pl.DataFrame, across: str) -> None:
         color=_COLOURS[MINED],
         label=_NAMES[MINED],
     )
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Any) -> bytes:
-    written = io.BytesIO()
-    # matplotlib writes its version into the file, which would change the bytes from machine to machine
-    figure.savefig(written, format="png", metadata={"Software": None})
-    return written.getvalue()
+    style_axes(axes)

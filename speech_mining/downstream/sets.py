@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from speech_mining.downstream.examples import EXAMPLES, checked
+from speech_mining.downstream.examples import completed
 from speech_mining.errors import SettingsError
 from speech_mining.text.sentence_keys import normalised_key
 from speech_mining.transcribed.clips import ClipReader
@@ -77,14 +77,14 @@ def written_examples(clips: pl.DataFrame, split: str, target: str) -> pl.DataFra
             cause="the set has transcriptions alone, or its translations are into another language",
             fix=f"name a set with a split {split!r} and translations into {target} in downstream.sets",
         )
-    return _examples(
+    return completed(
         found.select(
             pl.col("clip").alias("example"),
             *(pl.col(name).alias(f"source_{name}") for name in _SOUND),
             pl.col("transcription").alias("source_words"),
             pl.col("translation").alias("target_words"),
         ),
-        split,
+        f"the split {split}",
     )
 
 
@@ -112,7 +112,7 @@ def spoken_examples(source: pl.DataFrame, target: pl.DataFrame, split: str) -> p
             cause="two sets that were made apart",
             fix="name sets made of the same sentences in downstream.sets, data and target_data",
         )
-    return _examples(
+    return completed(
         both.select(
             pl.format("{}={}", "clip", "clip_other").alias("example"),
             *(pl.col(name).alias(f"source_{name}") for name in _SOUND),
@@ -120,17 +120,12 @@ def spoken_examples(source: pl.DataFrame, target: pl.DataFrame, split: str) -> p
             *(pl.col(f"{name}_other").alias(f"target_{name}") for name in _SOUND),
             pl.col("transcription_other").alias("target_words"),
         ),
-        split,
+        f"the split {split}",
     )
 
 
 def _key(texts: pl.Series) -> pl.Series:
     return pl.Series("key", [normalised_key(text) if text else "" for text in texts], dtype=pl.String())
-
-
-def _examples(found: pl.DataFrame, split: str) -> pl.DataFrame:
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in EXAMPLES.items() if name not in found.columns]
-    return checked(found.with_columns(missing), f"the split {split}")
 
 
 def _recordings(clips: pl.DataFrame) -> pl.Series:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 
 from speech_mining.atomic import sync
 from speech_mining.errors import SpeechMiningError
+from speech_mining.limits import is_number
 
 RIGHT, PARTLY, WRONG, SKIPPED, WITHDRAWN = "right", "partly", "wrong", "skipped", "withdrawn"
 VERDICTS = (RIGHT, PARTLY, WRONG)
@@ -249,7 +249,7 @@ def _checked(told: dict[str, Any]) -> Judgement:
         ("target", told["target"].isascii() and told["target"].isdigit()),
         ("judge", 0 < len(told["judge"]) <= MOST_JUDGE_LETTERS),
         ("at", _is_time(told["at"])),
-        ("score", _is_number(told.get("score"))),
+        ("score", is_number(told.get("score"))),
         ("format", told.get("format") == FORMAT),
     ):
         if not right:
@@ -266,10 +266,6 @@ _EXPECTED = {
     "score": "a number",
     "format": str(FORMAT),
 }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_time(value: str) -> bool:

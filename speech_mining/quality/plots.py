@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 
-_INK, _GRID = "#333333", "#e4e4e4"
+INK, GRID = "#333333", "#e4e4e4"
 # readable apart in print and by colour-blind eyes
 _COLOURS = {"sum": "#9aa5b1", "union": "#2f7fb8", "postprocessed": "#d1495b"}
 _NAMES = {"sum": "sum", "union": "union", "postprocessed": "post-processed"}
@@ -63,7 +63,7 @@ def plot_hours(hours: pl.DataFrame, threshold: float, title: str = "") -> bytes:
     axes.set_ylim(bottom=0)
     _mark_threshold(axes, threshold)
     axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def plot_scores(scores: npt.NDArray[np.floating[Any]], threshold: float, title: str = "") -> bytes:
@@ -71,14 +71,14 @@ def plot_scores(scores: npt.NDArray[np.floating[Any]], threshold: float, title: 
     figure, axes = _canvas(title, "margin score", "pairs")
     _bars(axes, scores)
     _mark_threshold(axes, threshold)
-    return _png(figure)
+    return as_png(figure)
 
 
 def plot_similarity(cosines: npt.NDArray[np.floating[Any]], title: str = "") -> bytes:
     """Histogram of the cosine of pairs."""
     figure, axes = _canvas(title, "cosine similarity", "pairs")
     _bars(axes, cosines)
-    return _png(figure)
+    return as_png(figure)
 
 
 def plot_coverage(labels: Sequence[str], shares: Sequence[float], title: str = "") -> bytes:
@@ -95,7 +95,7 @@ def plot_coverage(labels: Sequence[str], shares: Sequence[float], title: str = "
     axes.set_ylim(0, 105)
     named = places if len(labels) <= 40 else places[:0]
     axes.set_xticks(named, [labels[place] for place in named], rotation=60, ha="right", fontsize=7)
-    return _png(figure)
+    return as_png(figure)
 
 
 def plot_curves(curves: pl.DataFrame, best_update: int, title: str = "") -> bytes:
@@ -109,14 +109,10 @@ def plot_curves(curves: pl.DataFrame, best_update: int, title: str = "") -> byte
     Returns:
         A PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 5)
     losses, recalls = figure.subplots(2, sharex=True)
     validated = curves.drop_nulls("dev_recall_at_1")
-    losses.plot(curves["update"].to_numpy(), curves["loss"].to_numpy(), color=_GRID, linewidth=1)
+    losses.plot(curves["update"].to_numpy(), curves["loss"].to_numpy(), color=GRID, linewidth=1)
     losses.plot(curves["update"].to_numpy(), _smoothed(curves["loss"]), color=_COLOURS["union"], label="training")
     dev_loss = validated["dev_loss"].to_numpy()
     losses.plot(
@@ -131,10 +127,10 @@ def plot_curves(curves: pl.DataFrame, best_update: int, title: str = "") -> byte
     recalls.set_ylim(0, 100)
     losses.set_title(title, loc="left", fontsize=10)
     for axes in (losses, recalls):
-        axes.axvline(best_update, color=_INK, linewidth=0.8, linestyle=":")
-        axes.grid(color=_GRID)
+        axes.axvline(best_update, color=INK, linewidth=0.8, linestyle=":")
+        axes.grid(color=GRID)
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _smoothed(losses: pl.Series) -> npt.NDArray[np.float64]:
@@ -155,16 +151,12 @@ def plot_recordings(recordings: Mapping[str, SegmentedRecording]) -> bytes:
     Returns:
         A PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 0.5 + 1.9 * len(recordings)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 0.5 + 1.9 * len(recordings))
     panels = figure.subplots(len(recordings), squeeze=False)[:, 0]
     for axes, (name, found) in zip(panels, recordings.items(), strict=True):
         _waveform(axes, name, found)
-    panels[-1].set_xlabel("seconds", color=_INK)
-    return _png(figure)
+    panels[-1].set_xlabel("seconds", color=INK)
+    return as_png(figure)
 
 
 def _waveform(axes: Axes, name: str, found: SegmentedRecording) -> None:
@@ -173,13 +165,13 @@ def _waveform(axes: Axes, name: str, found: SegmentedRecording) -> None:
     spans = np.stack([runs.starts, runs.ends - runs.starts], axis=1) / SAMPLE_RATE_HZ
     axes.broken_barh(spans.tolist(), (-loudest, 2 * loudest), color=_SPEECH, linewidth=0)
     places = np.linspace(0, report.duration_s, len(found.envelope), endpoint=False)
-    axes.fill_between(places, -found.envelope, found.envelope, color=_INK, linewidth=0)
+    axes.fill_between(places, -found.envelope, found.envelope, color=INK, linewidth=0)
     cuts = np.unique(np.concatenate([runs.before, runs.after])) / SAMPLE_RATE_HZ
     if len(cuts) <= _MOST_CUTS:
         axes.vlines(cuts, -loudest, loudest, color=_LOST, linewidth=0.7)
     axes.set(xlim=(0, report.duration_s or 1), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
     told = f"{len(runs)} runs, {report.candidates} segments, {report.coverage:.1%} of the speech covered"
-    axes.set_title(f"{name}: {told}", fontsize=9, loc="left", color=_INK)
+    axes.set_title(f"{name}: {told}", fontsize=9, loc="left", color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
@@ -209,7 +201,7 @@ def plot_audiobook(sections: pl.DataFrame, runs: pl.DataFrame, segments: pl.Data
     axes.imshow(image, aspect="auto", interpolation="nearest", extent=(0, longest_s / 60, len(image) - 0.5, -0.5))
     _name_sections(axes, sections)
     axes.grid(visible=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _strip(places: npt.NDArray[np.int64], runs: pl.DataFrame, segments: pl.DataFrame) -> npt.NDArray[np.float64]:
@@ -219,7 +211,7 @@ def _strip(places: npt.NDArray[np.int64], runs: pl.DataFrame, segments: pl.DataF
     speech, depth = _depth(places, runs), _depth(places, segments)
     pale, full = np.array(to_rgb(_SPEECH)), np.array(to_rgb("#0b3c5d"))
     shade = (np.searchsorted(_DEPTHS, depth, side="left") / len(_DEPTHS))[:, None]
-    strip = np.where(depth[:, None] > 0, pale + shade * (full - pale), np.array(to_rgb(_GRID)))
+    strip = np.where(depth[:, None] > 0, pale + shade * (full - pale), np.array(to_rgb(GRID)))
     strip[(speech > 0) & (depth == 0)] = to_rgb(_LOST)
     return strip
 
@@ -238,7 +230,7 @@ def _name_sections(axes: Axes, sections: pl.DataFrame) -> None:
     axes.set_yticks(list(named), [str(shown[row][0]) for row in named], fontsize=7)
     for row in named:
         place = axes.get_yaxis_transform()
-        axes.annotate(f" {shown[row][1]:.0%}", (1, row), xycoords=place, va="center", fontsize=7, color=_INK)
+        axes.annotate(f" {shown[row][1]:.0%}", (1, row), xycoords=place, va="center", fontsize=7, color=INK)
 
 
 def as_markdown_image(png: bytes, alt: str = "plot") -> str:
@@ -246,19 +238,23 @@ def as_markdown_image(png: bytes, alt: str = "plot") -> str:
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
 
 
-def _canvas(title: str, across: str, up: str) -> tuple[Figure, Axes]:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of so many inches, at 100 dots each, that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(title: str, across: str, up: str) -> tuple[Figure, Axes]:
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, loc="left", color=_INK)
-    axes.set_xlabel(across, color=_INK)
-    axes.set_ylabel(up, color=_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=11, loc="left", color=INK)
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
+    style_axes(axes)
     return figure, axes
 
 
@@ -270,12 +266,20 @@ def _bars(axes: Axes, numbers: npt.NDArray[np.floating[Any]]) -> None:
 
 
 def _mark_threshold(axes: Axes, threshold: float) -> None:
-    axes.axvline(threshold, color=_INK, linewidth=1, linestyle=":")
+    axes.axvline(threshold, color=INK, linewidth=1, linestyle=":")
     place = axes.get_xaxis_transform()
-    axes.annotate(f" {threshold:g}", (threshold, 1), xycoords=place, va="top", fontsize=8, color=_INK)
+    axes.annotate(f" {threshold:g}", (threshold, 1), xycoords=place, va="top", fontsize=8, color=INK)
 
 
-def _png(figure: Figure) -> bytes:
+def style_axes(axes: Axes) -> None:
+    """Leave the lines at the left and at the foot, and pale lines across, behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as a PNG: the same bytes for the same figure."""
     written = io.BytesIO()
     # matplotlib writes its version into the file, which would change the bytes from machine to machine
     figure.savefig(written, format="png", metadata={"Software": None})

@@ -6,13 +6,13 @@ What belongs here is the choices and their limits. What they do is in the module
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 from speech_mining.errors import EncoderError
+from speech_mining.limits import PHASES, are_phases, is_number, is_positive, is_whole, unknown_names
 
 Architecture: TypeAlias = Literal["wav2vec2", "w2v-bert", "convolutions"]
 Pooling: TypeAlias = Literal["bos", "mean", "max", "attention"]
@@ -112,21 +112,20 @@ class StudentConfig:
 
     def _check_numbers(self) -> None:
         for name in (*_AT_LEAST_ONE, *_MASK_LENGTHS):
-            if not _whole(getattr(self, name)) or getattr(self, name) < 1:
+            if not is_whole(getattr(self, name), 1):
                 raise _wrong(name, getattr(self, name), "a whole number, at least 1")
         for name in ("seed", "projection_only_updates"):
-            if not _whole(getattr(self, name)) or getattr(self, name) < 0:
+            if not is_whole(getattr(self, name), 0):
                 raise _wrong(name, getattr(self, name), "a whole number, at least 0")
         for name in _POSITIVE:
-            if not _finite(getattr(self, name)) or getattr(self, name) <= 0:
+            if not is_positive(getattr(self, name)):
                 raise _wrong(name, getattr(self, name), "a positive number")
         for name in (*_SHARES, "alpha"):
-            if not _finite(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
                 raise _wrong(name, getattr(self, name), "a number from 0 to 1")
-        shares = self.phases
-        if len(shares) != 3 or not all(_finite(one) and one >= 0 for one in shares) or abs(sum(shares) - 1) > 1e-9:
-            raise _wrong("phases", self.phases, "three shares that sum to 1, such as 0.1, 0.4 and 0.5")
-        if not _finite(self.shortest_s) or not 0 <= self.shortest_s < self.longest_s:
+        if not are_phases(self.phases):
+            raise _wrong("phases", self.phases, PHASES)
+        if not is_number(self.shortest_s) or not 0 <= self.shortest_s < self.longest_s:
             raise _wrong("shortest_s", self.shortest_s, f"a number from 0 to below longest_s, {self.longest_s}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,26 +140,18 @@ class StudentConfig:
         Raises:
             EncoderError: a name that is not known, or a value out of its limits.
         """
-        known = {one.name for one in fields(cls)}
-        if unknown := sorted(set(told) - known):
+        unknown, known = unknown_names(cls, told)
+        if unknown:
             raise EncoderError(
-                f"The training's configuration names {', '.join(map(repr, unknown))}.",
-                expected=f"names of {', '.join(sorted(known))}",
+                f"The training's configuration names {unknown}.",
+                expected=f"names of {known}",
                 cause="a misspelt name, or a configuration of another version",
             )
         if not isinstance(told.get("size", {}), Mapping):
             raise _wrong("size", told["size"], "a table of the architecture's own names")
         if not isinstance(told.get("phases", ()), (list, tuple)):
-            raise _wrong("phases", told["phases"], "three shares that sum to 1, such as 0.1, 0.4 and 0.5")
+            raise _wrong("phases", told["phases"], PHASES)
         return cls(**told)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(name: str, found: Any, expected: str) -> EncoderError:

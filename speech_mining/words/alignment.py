@@ -86,8 +86,7 @@ def first_pairing(
     alike = profile(sides[0][:most]) @ profile(sides[1][:most]).T
     own, other = (np.log(count[:most] / count[:most].sum()) for count in counts)
     score = alike - weight * (own[:, None] - other[None]) ** 2
-    rows = np.arange(most)
-    return Pairing(np.concatenate([rows, score.argmax(0)]), np.concatenate([score.argmax(1), rows]))
+    return Pairing.both_ways(score.argmax(1), score.argmax(0))
 
 
 def _by_frequency(spoken: WordSpace, written: WordSpace, wish: WordWish, progress: Progress) -> Alignment:
@@ -106,8 +105,7 @@ def _by_frequency(spoken: WordSpace, written: WordSpace, wish: WordWish, progres
             made.append(_attempt(sides, begin, wish.seed + number))
             progress(number + 1, wish.restarts)
     best, guess = max(made, key=_criterion)
-    facts = {"method": best.method, "seed": str(best.seed), "criterion": f"{best.criterion:.6f}"}
-    found = SpaceMap(Side(forms[0], guess.source), Side(forms[1], guess.target), facts)
+    found = SpaceMap(Side(forms[0], guess.source), Side(forms[1], guess.target), best.facts())
     return Alignment(found, best, tuple(attempt for attempt, _ in made))
 
 
@@ -118,8 +116,7 @@ def _criterion(made: tuple[Attempt, Guess]) -> float:
 def _matches(sides: Sides, guess: Guess) -> Pairing:
     """What a map makes nearest, in both directions."""
     found = match(unit(sides[0] @ guess.source), unit(sides[1] @ guess.target), threads=1)
-    own, other = np.arange(len(found.forward)), np.arange(len(found.backward))
-    return Pairing(np.concatenate([own, found.backward]), np.concatenate([found.forward, other]))
+    return Pairing.both_ways(found.forward, found.backward)
 
 
 def _attempt(sides: Sides, first: Pairing, seed: int) -> tuple[Attempt, Guess]:

@@ -11,8 +11,7 @@ semantic speech embeddings", 2023, could not repeat the semantic scores of the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +79,8 @@ def speech2vec(tokens: Tokens, config: SpeechConfig, progress: Progress = silent
     """
     import torch
 
+    from speech_mining.encoders.threads import torch_threads
+
     frames = _frames(tokens)
     ends = _ends(tokens)
     if not (ends[:, 1] - ends[:, 0] > 1).any():
@@ -87,7 +88,8 @@ def speech2vec(tokens: Tokens, config: SpeechConfig, progress: Progress = silent
             "No word has a neighbour.", expected="utterances of several words", cause="each piece is its own utterance"
         )
     generator = torch.Generator().manual_seed(config.seed)
-    with _one_thread(config.device):
+    # sums of a CPU are made in one order only on one thread: with more, the weights differ from run to run
+    with torch_threads(1) if config.device == "cpu" else nullcontext():
         network = _network(config, generator)
         heard = torch.from_numpy(frames).to(config.device)
         losses = _train(network, heard, ends, config, progress)
@@ -206,17 +208,3 @@ def _network(config: SpeechConfig, generator: torch.Generator) -> Any:
             bound = weights.shape[-1] ** -0.5
             weights.copy_((torch.rand(weights.shape, generator=generator) * 2 - 1) * bound)
     return network.to(config.device)
-
-
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Sums of a CPU are made in one order only on one thread: with more, the weights differ from run to run."""
-    import torch
-
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
