@@ -7,10 +7,11 @@ What is asked: which written word is each spoken one (`eng`), or its translation
 
 1. ten seeds: without a dictionary, and with one, on words it had not seen and on its own; processor seconds of both.
 2. `--speech2vec`: the same with Speech2Vec's vectors, one seed: tokens grouped by sound, and with known identities.
-3. `--boundaries`: pieces cut at changes of the sound in place of the synthesiser's times, one seed.
+3. `--boundaries`: pieces cut where the shipped encoder hears another word, and where the sound changes, in place of the
+   synthesiser's times: how many cuts are within 20 ms of a word's begin, and what comes of them, one seed.
 
-    python -m benchmarks.words [--seeds 10] [--first-seed 0] [--texts eng,fra] [--cache FOLDER] [--speech2vec]
-        [--boundaries]
+    python -m benchmarks.words [--seeds 10] [--first-seed 0] [--texts eng,fra] [--restarts 16] [--cache FOLDER]
+        [--speech2vec] [--boundaries]
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ from speech_mining.align.evaluation import (
 )
 from speech_mining.atomic import replacing
 from speech_mining.benchmark.machine import describe_machine
+from speech_mining.encoders.student import Student
 from speech_mining.words.alignment import WordWish, align_words
 from speech_mining.words.audiobooks import FRAME_MS
-from speech_mining.words.boundaries import BoundaryConfig, word_spans
+from speech_mining.words.boundaries import BoundaryConfig, Span, word_spans
 from speech_mining.words.cepstra import Frames, cepstra
 from speech_mining.words.contexts import ContextConfig
+from speech_mining.words.heard_boundaries import heard_in, heard_spans
 from speech_mining.words.spaces import WordSpace
 from speech_mining.words.speech2vec import SpeechConfig
 from speech_mining.words.spoken import SpokenConfig, spoken_space
@@ -58,6 +61,8 @@ SPOKEN: Language = "eng"
 HEARD_SHARE = 0.9
 MOST, LEAST, TYPES = 300, 10, 500
 RESTARTS = 16
+NEAR_MS = 20
+"""As cuts are usually judged."""
 TEXTS, READ_SHARE = 60_000, 0.8
 """Sentences of text there are, and the share that a seed reads."""
 CONTEXTS = ContextConfig(dimension=30)
@@ -74,10 +79,12 @@ class Speech:
     frames: list[Frames]
     words: list[list[tuple[int, int, str]]]
     """Of each sentence: first frame, one past the last, and the word."""
+    heard: list[list[Span]]
+    """Of each sentence: its pieces as the shipped encoder hears them."""
 
     def of(self, chosen: Sequence[int]) -> Speech:
         """Some of its sentences."""
-        return Speech([self.frames[one] for one in chosen], [self.words[one] for one in chosen])
+        return Speech(*([of_all[one] for one in chosen] for of_all in (self.frames, self.words, self.heard)))
 
 
 # Speech and text
@@ -86,21 +93,23 @@ class Speech:
 def narrated(count: int, cache: Path | None) -> Speech:
     """Sentences as the narrator says them, from the cache if it has just these."""
     texts = [realise(sentence, SPOKEN) for sentence in tell("P", count)]
-    file = cache / f"speech-{count}.npz" if cache else None
+    file = cache / f"narrated-{count}.npz" if cache else None
     if file is None or not file.exists():
-        made = Speech(*map(list, zip(*map(_said, texts), strict=True)))
+        encoder = Student.load()
+        made = Speech(*map(list, zip(*(_said(text, encoder) for text in texts), strict=True)))
         if file:
             _write(file, texts, made)
         return made
     return _read(file, texts)
 
 
-def _said(text: str) -> tuple[Frames, list[tuple[int, int, str]]]:
+def _said(text: str, encoder: Student) -> tuple[Frames, list[tuple[int, int, str]], list[Span]]:
     samples, events = speak(text, NARRATORS[SPOKEN])
     frames = cepstra(samples).astype(np.float16).astype(np.float32)
     heard = pieces(text, events, 1000 * len(samples) / SPEAK_RATE_HZ)
     at = [(round(begin / FRAME_MS), round(end / FRAME_MS), word) for begin, end, word in heard]
-    return frames, [(first, min(last, len(frames)), word) for first, last, word in at]
+    said = [(first, min(last, len(frames)), word) for first, last, word in at]
+    return frames, said, heard_spans(heard_in(samples, SPOKEN, encoder), (0, len(frames)))
 
 
 def _write(file: Path, texts: list[str], speech: Speech) -> None:
@@ -113,6 +122,7 @@ def _write(file: Path, texts: list[str], speech: Speech) -> None:
             lengths=np.array([len(frames) for frames in speech.frames]),
             places=np.array([row[:3] for row in rows]),
             words=np.array([row[3] for row in rows]),
+            cuts=np.array([(number, *cut) for number, cuts in enumerate(speech.heard) for cut in cuts]),
         )
 
 
@@ -124,26 +134,27 @@ def _read(file: Path, texts: list[str]) -> Speech:
         words: list[list[tuple[int, int, str]]] = [[] for _ in texts]
         for (number, first, last), word in zip(kept["places"].tolist(), kept["words"].tolist(), strict=True):
             words[number].append((first, last, word))
-    return Speech(frames, words)
+        heard: list[list[Span]] = [[] for _ in texts]
+        for number, first, last in kept["cuts"].tolist():
+            heard[number].append((first, last))
+    return Speech(frames, words, heard)
 
 
-def tokens_at_words(speech: Speech) -> Tokens:
-    """Tokens where the synthesiser says that words begin."""
-    spans = [[(first, last) for first, last, _ in words] for words in speech.words]
+def spans_of_words(speech: Speech) -> list[list[Span]]:
+    """Pieces where the synthesiser says that words begin."""
+    return [[(first, last) for first, last, _ in words] for words in speech.words]
+
+
+def tokens_at(speech: Speech, spans: Sequence[Sequence[Span]]) -> Tokens:
+    """The tokens of pieces, a list of them for each sentence."""
     return tokens_of(map(Utterance, speech.frames, spans))
 
 
-def tokens_at_changes(speech: Speech) -> Tokens:
-    """Tokens where the sound changes."""
-    config = BoundaryConfig()
-    return tokens_of(Utterance(frames, word_spans(frames, config)) for frames in speech.frames)
-
-
-def said_at(speech: Speech, spans: Callable[[int], list[tuple[int, int]]], tokens: Tokens) -> list[str]:
+def said_at(speech: Speech, spans: Sequence[Sequence[Span]], tokens: Tokens) -> list[str]:
     """The word that fills most of each token, "" where it is less than half."""
     said = []
     for utterance, place in zip(tokens.utterances.tolist(), tokens.places.tolist(), strict=True):
-        first, last = spans(utterance)[place]
+        first, last = spans[utterance][place]
         shared = [(min(last, end) - max(first, begin), word) for begin, end, word in speech.words[utterance]]
         most, word = max(shared, default=(0, ""))
         said.append(word if 2 * most >= last - first else "")
@@ -212,10 +223,11 @@ def one_seed(
 ) -> list[bool]:
     """All texts for one seed, a line each; whether each is within 5 points."""
     heard = speech.of(_some(len(speech.frames), HEARD_SHARE, seed))
-    tokens, cut_s = timed(lambda: tokens_at_words(heard))
+    spans = spans_of_words(heard)
+    tokens, cut_s = timed(lambda: tokens_at(heard, spans))
     config = SpokenConfig(MOST, LEAST, types=TypeConfig(types=TYPES, seed=seed), contexts=CONTEXTS)
     found, types_s = timed(lambda: spoken_space(tokens, config))
-    said = said_at(heard, lambda one: [(first, last) for first, last, _ in heard.words[one]], tokens)
+    said = said_at(heard, spans, tokens)
     words = named(found.types, said, len(found.space.words))
     near = []
     for to in texts:
@@ -269,8 +281,9 @@ _HEAD = (
 
 def of_speech2vec(speech: Speech, tales: Tales, epochs: int) -> None:
     """Speech2Vec's vectors, with the types of one seed and with known identities."""
-    tokens = tokens_at_words(speech)
-    said = said_at(speech, lambda one: [(first, last) for first, last, _ in speech.words[one]], tokens)
+    spans = spans_of_words(speech)
+    tokens = tokens_at(speech, spans)
+    said = said_at(speech, spans, tokens)
     identities = np.unique(said, return_inverse=True)[1].astype(np.int64)
     text = _text(tales, 0, SPOKEN)
     config = SpokenConfig(
@@ -286,14 +299,37 @@ def of_speech2vec(speech: Speech, tales: Tales, epochs: int) -> None:
     _measure("contexts, identities", tokens, said, text, replace(config, vectors="contexts"), identities)
 
 
-def of_changes(speech: Speech, tales: Tales) -> None:
-    """Pieces cut where the sound changes."""
+def of_other_pieces(speech: Speech, tales: Tales) -> None:
+    """Pieces cut where an encoder hears another word, and where the sound changes."""
     boundaries = BoundaryConfig()
-    tokens = tokens_at_changes(speech)
-    said = said_at(speech, lambda one: word_spans(speech.frames[one], boundaries), tokens)
     text = _text(tales, 0, SPOKEN)
     config = SpokenConfig(MOST, LEAST, types=TypeConfig(types=TYPES), contexts=CONTEXTS)
-    _measure("cut at changes", tokens, said, text, config, None)
+    changes = [word_spans(frames, boundaries) for frames in speech.frames]
+    for name, spans in (("cut where it is heard", speech.heard), ("cut at changes", changes)):
+        tokens = tokens_at(speech, spans)
+        _measure(name, tokens, said_at(speech, spans, tokens), text, config, None)
+        precision, recalled = near_words(spans_of_words(speech), spans)
+        print(
+            f"    cuts within {NEAR_MS} ms of a word's begin: precision {precision:.3f}, recall {recalled:.3f}",
+            flush=True,
+        )
+
+
+def near_words(words: Sequence[Sequence[Span]], spans: Sequence[Sequence[Span]]) -> tuple[float, float]:
+    """Share of cuts that are near the begin of a word, and of begins that have a cut near; each counts for one.
+
+    The begin of a sentence is known, and does not count.
+    """
+    near = found = asked = 0
+    for own, cut in zip(words, spans, strict=True):
+        begins, free = [first for first, _ in own[1:]], [first for first, _ in cut[1:]]
+        found, asked = found + len(free), asked + len(begins)
+        for begin in begins:
+            apart, at = min(((abs(begin - one), one) for one in free), default=(NEAR_MS, 0))
+            if FRAME_MS * apart <= NEAR_MS and free:
+                free.remove(at)
+                near += 1
+    return near / max(found, 1), near / max(asked, 1)
 
 
 def _measure(
@@ -314,7 +350,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0, help="others than those that settings were chosen on")
     parser.add_argument("--restarts", type=int, default=RESTARTS, help="of each alignment (default: %(default)s)")
-    parser.add_argument("--texts", default="eng", help="languages of text, by commas")
+    parser.add_argument("--texts", default="eng,fra", help="languages of text, by commas (default: %(default)s)")
     parser.add_argument("--sentences", type=int, default=10_000)
     parser.add_argument("--tales", type=int, default=TEXTS, help="sentences of text (default: %(default)s)")
     parser.add_argument("--cache", type=Path, help="folder that keeps what was narrated")
@@ -336,7 +372,7 @@ def main() -> None:
     if asked.speech2vec:
         of_speech2vec(speech, tales, asked.epochs)
     if asked.boundaries:
-        of_changes(speech, tales)
+        of_other_pieces(speech, tales)
 
 
 if __name__ == "__main__":

@@ -235,6 +235,11 @@ class WordSettings(Strict):
     dimension: int = Field(30, ge=2, le=1000, description="Of the vectors; fewer where there are fewer words.")
     window: int = Field(40, ge=1, description="Words on either side that keep a word company.")
     pause_ms: int = Field(400, ge=0, description="A longer silence ends the company of what was said.")
+    boundaries: Literal["auto", "encoder", "sound"] = Field(
+        "auto",
+        description="Where pieces of speech without known words are cut: where the language's encoder hears another "
+        "word, or where the sound changes; 'auto' asks the encoder if it is one that can say so.",
+    )
     epochs: int = Field(5, ge=0, le=1000, description="Of Speech2Vec.")
     timings: dict[Language, Path] = Field(
         default_factory=dict,

@@ -16,6 +16,7 @@ import polars as pl
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
 from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
+from resources.encoders import Encoders
 from resources.metadata import column_schema, rows
 from resources.operation_settings import WordSettings
 from resources.progress_log import telling
@@ -23,12 +24,14 @@ from resources.settings import Settings
 from resources.storage import Lake, Partition, Storage, published
 from resources.words import dictionary_of, timings_of
 from speech_mining.align.tables import EVALUATION
+from speech_mining.errors import EncoderError
 from speech_mining.records import Schema
 from speech_mining.words.spaces import WORDS, WordSpace
 
 if TYPE_CHECKING:
     from speech_mining.align.alignment import Alignment
     from speech_mining.align.evaluation import Verdict
+    from speech_mining.words.audiobooks import Listener
 
 GROUP = "alignment"
 SPOKEN, WRITTEN, ALIGNED, EVALUATED = "spoken_words", "written_words", "alignment", "alignment_evaluation"
@@ -72,7 +75,7 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
         deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in layers],
         partitions_def=dg.StaticPartitionsDefinition(sorted(settings.languages)),
         kinds={"pytorch", "parquet"},
-        code_version=f"1/{settings.words.vectors}",
+        code_version=f"2/{settings.words.vectors}/{settings.words.boundaries}",
         metadata={"dagster/column_schema": column_schema(SPOKEN_WORDS)},
         group_name=GROUP,
         owners=OWNERS,
@@ -80,19 +83,24 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
         retry_policy=pod_retries(settings),
         pool=CPU,
     )
-    def _spoken_words(context: dg.AssetExecutionContext, storage: Storage) -> dg.MaterializeResult[None]:
+    def _spoken_words(
+        context: dg.AssetExecutionContext, storage: Storage, encoders: Encoders
+    ) -> dg.MaterializeResult[None]:
         """Word-sized pieces of all recordings of a language, those that sound alike as one word, a vector for each.
 
-        Pieces come from a table of known words (setting `words.timings`) where there is one, else from changes of the
-        sound. Known words decide where pieces begin and end, and how the types are called; which pieces are one type
-        and what their vectors are is learned from sound alone.
+        Pieces come from a table of known words (setting `words.timings`) where there is one, else from where the
+        language's encoder hears another word, else from changes of the sound (setting `words.boundaries`). Known words
+        decide where pieces begin and end, and how the types are called; which pieces are one type and what their
+        vectors are is learned from sound alone.
         """
         from speech_mining.words.audiobooks import PIECES, CutConfig, hear, sections_of
         from speech_mining.words.spoken import spoken_space
 
         language, asked = context.partition_key, settings.words
         sections = sections_of(storage.lake, language, timings_of(settings, language))
-        heard = hear(sections, CutConfig(pause_ms=asked.pause_ms), count=len(sections))
+        listener = _listener(language, asked, encoders, storage.lake)
+        config = CutConfig(pause_ms=asked.pause_ms, listener=listener)
+        heard = hear(sections, config, telling(context, "recordings", parts=20), len(sections))
         found = spoken_space(heard.tokens, _config_of(asked))
         table = _named(found.space, found.types, heard.pieces["said"])
         pieces = heard.pieces.with_columns(pl.Series("type", found.types))
@@ -106,6 +114,9 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
             "recordings": len(sections),
             "tokens": len(heard.tokens),
             "tokens_of_known_words": known,
+            "boundaries": f"heard by {listener.encoder.name} {listener.encoder.version}"
+            if listener
+            else "of the sound",
             "vectors": asked.vectors,
             "dimension": found.space.vectors.shape[1],
             "what_to_expect": _expectation(len(heard.tokens)),
@@ -170,7 +181,7 @@ def _aligned(settings: Settings) -> dg.AssetsDefinition:
         deps=_words_of(pairs, settings),
         partitions_def=pair_partitions(pairs),
         kinds={"numpy", "pytorch"},
-        code_version=f"1/{settings.words.method}",
+        code_version=f"2/{settings.words.method}",
         metadata={"dagster/column_schema": column_schema(MATCHES)},
         group_name=GROUP,
         owners=OWNERS,
@@ -299,6 +310,34 @@ def _to_pairs(languages: tuple[str, ...], pairs: list[str], side: int) -> dg.Par
     """Built-in mapping from languages of one side to the pairs they stand on that side of."""
     return dg.StaticPartitionMapping(
         {language: [pair for pair in pairs if split(pair)[side] == language] for language in sorted(languages)}
+    )
+
+
+def _listener(language: str, asked: WordSettings, encoders: Encoders, lake: Lake) -> "Listener | None":
+    """The language's encoder, if it is asked for and says what it hears in each frame.
+
+    Raises:
+        EncoderError: it is asked for by name, and cannot say so.
+    """
+    from speech_mining.encoders.student import Student
+    from speech_mining.words.audiobooks import Listener
+
+    if asked.boundaries == "sound":
+        return None
+    try:
+        encoder = encoders.speech(language, lake)
+    except EncoderError:
+        if asked.boundaries == "encoder":
+            raise
+        return None
+    if isinstance(encoder, Student):
+        return Listener(encoder, language)
+    if asked.boundaries == "auto":
+        return None
+    raise EncoderError(
+        f"The encoder {encoder.name} of {language} does not say where it hears a word.",
+        expected="a convolutional student, such as the one that is shipped",
+        fix='set words.boundaries to "auto" or "sound"',
     )
 
 

@@ -20,9 +20,9 @@ from speech_mining.align.alignment import LEAST_ROWS, Alignment, AlignmentError,
 from speech_mining.align.csls import Question, match, neighbourhoods, ranks
 from speech_mining.align.dictionary import read_dictionary
 from speech_mining.align.distribution import by_distribution, profile
-from speech_mining.align.gromov import Transport, by_transport
-from speech_mining.align.procrustes import Around, both_sides, orthogonal
-from speech_mining.align.refinement import Refinement, refined, self_taught
+from speech_mining.align.gromov import Likeness, Plan, Transport, by_transport, likeliest, profiles_apart
+from speech_mining.align.procrustes import PLAIN, REWEIGHTED, Around, both_sides, orthogonal
+from speech_mining.align.refinement import Guess, Refinement, agreed, fitted, refined, self_taught
 from speech_mining.align.spaces import Form, SpaceMap, read_steps, unit
 from speech_mining.errors import EmbeddingError, SettingsError
 from tests.aligned_spaces import Spaces, rotation, spaces
@@ -297,6 +297,75 @@ def test_self_teaching_climbs_out_of_a_pairing_that_is_mostly_wrong() -> None:
     assert right > 0.8
 
 
+def share_right(of: Spaces, guess: Guess) -> float:
+    matched = match(unit(of.prepared[0] @ guess.source), unit(of.prepared[1] @ guess.target), threads=1)
+    return float((matched.forward == of.answers).mean())
+
+
+def rough(of: Spaces, seed: int, known: int = 16, wrong: int = 24) -> Guess:
+    """A map of few pairs, most of them wrong; other seeds have others."""
+    random = np.random.default_rng(seed)
+    rows = random.choice(len(of.answers), known + wrong, replace=False)
+    found = np.concatenate([of.answers[rows[:known]], random.integers(0, len(of.answers), wrong)])
+    return fitted(of.prepared, (of.prepared[0][rows], of.prepared[1][found]), Refinement())[0]
+
+
+def mutual_partners(of: Spaces, guess: Guess) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Rows that are each other's nearest under a map."""
+    matched = match(unit(of.prepared[0] @ guess.source), unit(of.prepared[1] @ guess.target), threads=1)
+    rows = np.flatnonzero(matched.backward[matched.forward] == np.arange(len(matched.forward)))
+    return of.prepared[0][rows], of.prepared[1][matched.forward[rows]]
+
+
+def test_maps_that_err_each_in_its_own_way_are_right_together() -> None:
+    of = spaces(300, 20, noise=0.6)
+    guesses = [rough(of, seed) for seed in range(6)]
+    alone = [agreed(of.prepared, [guess], Refinement()) for guess in guesses]
+
+    together = share_right(of, agreed(of.prepared, guesses, Refinement()))
+
+    assert max(share_right(of, guess) for guess in guesses) < 0.4
+    assert together > max(share_right(of, guess) for guess in alone) + 0.1
+    assert together > 0.5
+
+
+@pytest.mark.parametrize("around", [PLAIN, REWEIGHTED])
+def test_what_one_map_agrees_on_is_the_map_of_its_mutual_pairs(around: Around) -> None:
+    of = spaces(300, 20, noise=0.4)
+    guess = rough(of, 0)
+    partners = mutual_partners(of, guess)
+
+    found = agreed(of.prepared, [guess], Refinement(around=around))
+
+    expected = fitted(of.prepared, partners, Refinement(), around)[0]
+    assert 10 < len(partners[0]) < 300
+    assert np.array_equal(found.source, expected.source)
+    assert np.array_equal(found.target, expected.target)
+    assert found.criterion == expected.criterion
+
+
+def test_a_pair_counts_as_often_as_it_is_found() -> None:
+    of = spaces(300, 20, noise=0.4)
+    one, other = rough(of, 0), rough(of, 1)
+    partners = [mutual_partners(of, guess) for guess in (one, one, one, other)]
+
+    found = agreed(of.prepared, [one, one, one, other], Refinement())
+
+    thrice, once = (
+        both_sides(np.concatenate([own for own, _ in counted]), np.concatenate([other for _, other in counted]))
+        for counted in (partners, partners[2:])
+    )
+    assert np.allclose(found.source @ found.target.T, thrice[0] @ thrice[1].T, atol=1e-4)
+    assert not np.allclose(found.source @ found.target.T, once[0] @ once[1].T, atol=1e-2)
+
+
+def test_pairs_of_both_ways_are_those_of_the_source_and_then_those_of_the_target() -> None:
+    pairs = Pairing.both_ways(np.array([2, 0]), np.array([1, 0, 0]))
+
+    assert (pairs.source.tolist(), pairs.target.tolist()) == ([0, 1, 1, 0, 0], [2, 0, 0, 1, 2])
+    assert len(pairs) == 5
+
+
 def test_refinement_never_lowers_the_criterion() -> None:
     of = spaces(300, 15, noise=0.4)
     first = by_distribution(of.prepared)
@@ -502,6 +571,113 @@ def test_transport_carries_rows_to_their_partners() -> None:
     found = by_transport(of.prepared, Transport(), np.random.default_rng(0))
 
     assert (of.answers[found.source] == found.target).mean() > 0.9
+
+
+def likeness(rows: int, columns: int, seed: int = 0) -> Likeness:
+    """Any two symmetric tables."""
+    random = np.random.default_rng(seed)
+    own, other = (random.standard_normal((count, count)) for count in (rows, columns))
+    return Likeness((own + own.T, other + other.T), random.random((rows, columns)))
+
+
+def any_plan(rows: int, columns: int) -> Plan:
+    """With marginals that are not uniform."""
+    return np.random.default_rng(9).dirichlet(np.ones(rows * columns)).reshape(rows, columns)
+
+
+def test_distortion_is_the_sum_over_pairs_of_pairs() -> None:
+    of, plan = likeness(4, 3), any_plan(4, 3)
+    own, other = of.tables
+
+    written_out = sum(
+        (own[i, k] - other[j, m]) ** 2 * plan[i, j] * plan[k, m]
+        for i in range(4) for j in range(3) for k in range(4) for m in range(3)
+    )  # fmt: skip
+
+    assert of.distortion(plan) == pytest.approx(written_out, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_distortion_is_what_pot_begins_with() -> None:
+    import ot
+
+    of, plan = likeness(6, 5), any_plan(6, 5)
+    log = ot.gromov.gromov_wasserstein(*of.tables, plan.sum(1), plan.sum(0), G0=plan, max_iter=1, log=True)[1]
+
+    assert of.distortion(plan) == pytest.approx(log["loss"][0], rel=1e-12)
+
+
+def test_the_permutation_that_makes_one_table_the_other_distorts_nothing() -> None:
+    own, order = likeness(30, 30).tables[0], np.random.default_rng(1).permutation(30)
+    of = Likeness((own, own[np.ix_(order, order)]), np.zeros((30, 30)))
+    right = np.eye(30)[:, order] / 30
+
+    assert of.distortion(right) == pytest.approx(0, abs=1e-12)
+    assert of.distortion(np.roll(right, 1, axis=1)) > 1
+
+
+def test_distortion_is_the_same_from_either_side() -> None:
+    of, plan = likeness(6, 4), any_plan(6, 4)
+
+    assert Likeness(of.tables[::-1], of.apart.T).distortion(plan.T) == pytest.approx(of.distortion(plan), rel=1e-12)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 25), st.integers(2, 25), st.floats(0.0, 1.0), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_a_plan_gives_every_row_its_share_in_time_or_not(
+    seed: int, rows: int, columns: int, structure: float, hurried: bool
+) -> None:
+    plan = likeness(rows, columns, seed).plan(structure, 20, lambda: hurried)
+
+    assert plan.shape == (rows, columns)
+    assert (plan >= 0).all()
+    assert np.allclose(plan.sum(1), 1 / rows)
+    assert np.allclose(plan.sum(0), 1 / columns)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_plan_made_in_pieces_is_the_one_made_at_once() -> None:
+    import ot
+
+    of, even = likeness(40, 40), np.full(40, 1 / 40)
+    asked: list[int] = []
+
+    def out_of_time() -> bool:
+        asked.append(1)
+        return False
+
+    pieces = {steps: of.plan(0.7, steps, out_of_time) for steps in (5, 10)}
+
+    for steps, plan in pieces.items():
+        whole = ot.gromov.fused_gromov_wasserstein(
+            of.apart, *of.tables, even, even, alpha=0.7, symmetric=True, max_iter=steps
+        )
+        assert np.allclose(plan, whole, atol=1e-9)
+    assert len(asked) == 3
+    assert not np.allclose(pieces[5], pieces[10], atol=1e-4)
+    assert np.array_equal(of.plan(0.7, 10, lambda: True), pieces[5])
+
+
+def test_a_plan_of_what_rows_are_alone_pairs_those_least_apart() -> None:
+    order = np.random.default_rng(1).permutation(12)
+    of = replace(likeness(12, 12), apart=1 - np.eye(12)[:, order])
+
+    assert np.allclose(of.plan(0.0, 50), np.eye(12)[:, order] / 12)
+
+
+def test_most_of_a_plan_is_read_from_both_sides() -> None:
+    pairs = likeliest(np.array([[0.1, 0.2, 0.2], [0.3, 0.15, 0.05]]))
+
+    assert (pairs.source.tolist(), pairs.target.tolist()) == ([0, 1, 1, 0, 0], [1, 0, 0, 1, 2])
+
+
+def test_profiles_of_partners_are_not_apart_and_may_be_of_two_lengths() -> None:
+    of = spaces(200, 10, noise=0.0)
+    apart = profiles_apart(of.prepared)
+
+    assert np.allclose(apart[np.arange(200), of.answers], 0, atol=1e-5)
+    assert profiles_apart([of.prepared[0], of.prepared[1][:150]]).shape == (200, 150)
+    assert (apart > -1e-5).all()
 
 
 def test_neighbourhoods_of_few_rows_are_all_of_them() -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from resources.encoders import Encoders
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.alignment import alignment, alignment_checks
@@ -46,7 +47,7 @@ def _materialize(settings: Settings, partition: str, *names: str) -> dg.ExecuteI
             [*assets, *checks],
             selection=dg.AssetSelection.assets(*names),
             partition_key=partition,
-            resources={"storage": Storage.of(settings)},
+            resources={"storage": Storage.of(settings), "encoders": Encoders.of(settings)},
             instance=instance,
         )
 
@@ -108,7 +109,7 @@ def test_the_map_of_an_alignment_can_be_loaded_and_applied(home: Path) -> None:
 def test_without_known_words_the_evaluation_says_what_is_missing_and_the_check_warns_of_a_low_criterion(
     home: Path,
 ) -> None:
-    settings = _settings(home, least_criterion=1.0)
+    settings = _settings(home, least_criterion=1.0, boundaries="sound")
     _make_words(settings)
     _materialize(settings, PAIR, "alignment")
     result = _materialize(settings, PAIR, "alignment_evaluation")

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from resources.settings import load_settings
 from s2s_assets.definitions import build
 from speech_mining.downstream.tables import COMPARED, OUTPUTS, RUNS
 from speech_mining.errors import SettingsError
+from speech_mining.filters.limits import pair_key
+from speech_mining.filters.pair_scores import MADE_BY, SCORES
 from tests.downstream_world import LEARNING, SENTENCES, MinedLake, write_set
 
 PAIR = "deu-eng"
@@ -127,6 +130,21 @@ def test_speech_with_speech_is_searched_and_its_limits_are_told(tmp_path: Path, 
     assert "ASR-BLEU is not measured" in metadata["limits"]
     study = platform.lake.partition("s2s_benchmark", PAIR).read_json("study.json")
     assert study["config"]["batch_seconds"] == 20.0 and study["threshold"] == 1.06
+
+
+def test_scores_of_blaser_are_told_by_threshold(tmp_path: Path, models: Path, instance: dg.DagsterInstance) -> None:
+    downstream = {"sets": of_sets(tmp_path), "training": FEW, "retrieval": {"batch_seconds": 20.0}, "seeds": [0]}
+    by_blaser = {"encoder": "sonar", "model_dir": models, "filters": {"blaser": "tiny_blaser"}}
+    platform = Platform(tmp_path / "home", instance, downstream={**downstream, "thresholds": [1.0]}, **by_blaser)
+    pairs = platform.lake.partition("s2s_pairs", PAIR).read_frame("pairs.parquet")
+    given = pairs.select(*pair_key(pairs.columns), blaser_qe=pl.int_range(pl.len()).cast(pl.Float32) / 10)
+    with platform.lake.replace("s2s_pair_quality", PAIR) as new:
+        new.write_frame(SCORES, given)
+        new.write_json(MADE_BY, {"pairs": platform.lake.partition("s2s_pairs", PAIR).data_version})
+    told = platform.make("s2s_benchmark")["blaser"]
+    told = [row.data for row in told.records]
+    assert [(row["threshold"], row["pairs"]) for row in told] == [(1.0, 40), (1.06, 36)]  # the last four are wrong
+    assert [row["blaser_qe"] for row in told] == pytest.approx([1.95, 1.75])
 
 
 def test_without_sets_the_known_truth_is_dealt_and_nothing_of_the_test_is_trained_on(

@@ -5,7 +5,9 @@ by those of another. What belongs here is counting; maps are made by `alignment`
 
 The supervised bound stands twice. Learned from the very words that are asked it flatters itself: 300 words leave 50
 dimensions room to learn them by heart (0.57 of words right where 0.11 of unseen words were). So the words are also
-asked in folds, each by a map that learned from the other folds.
+asked in folds, each by a map that learned from the other folds. Both bounds are the better of Procrustes as it is and
+with re-weighted directions: of the miniature world's words the latter was 3 to 5 points better, of spaces whose
+directions are nearly all signal the former.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import polars as pl
 
 from speech_mining.align.alignment import Pairing, Wish, align
 from speech_mining.align.csls import Question, ranks
+from speech_mining.align.procrustes import PLAIN, REWEIGHTED, Around
 from speech_mining.align.refinement import Refinement
 from speech_mining.align.spaces import SpaceMap
 from speech_mining.align.tables import EVALUATION
@@ -28,12 +31,16 @@ from speech_mining.errors import EmbeddingError
 DEPTHS = (1, 5, 10)
 MEASURES = ("nn", "csls")
 FOLDS = 5
+BOUNDS = (PLAIN, REWEIGHTED)
+"""What is done around a dictionary's map; the better counts."""
 WITHIN = 0.05
 """Unsupervised is as good as supervised when R@1 is at most so far below."""
 LEAST_RIGHT = 0.1
 """R@1 of a map that collapsed lies below, even where a supervised one is no better: of the demo's 1257 tokens neither
 gets a single unseen word right, and that is no success. A random map of 300 words gets 0.003."""
 
+Line = tuple[Any, ...]
+"""A row of `EVALUATION`: map, measure, words, R@1, R@5 and R@10."""
 UNSUPERVISED, UNSEEN, SEEN = "unsupervised", "supervised, unseen words", "supervised, the same words"
 
 
@@ -65,10 +72,9 @@ def evaluated(spaces: Spaces, found: SpaceMap, *, seed: int = 0, folds: int = FO
         EmbeddingError: too few words in the dictionary, or rows that are not there.
     """
     asked = _checked(spaces, folds)
-    lines = [_line(UNSUPERVISED, measure, _ranks(spaces, found, asked, measure)) for measure in MEASURES]
-    lines += _unseen(spaces, asked, seed, folds)
-    whole = _learned(spaces, asked)
-    lines += [_line(SEEN, measure, _ranks(spaces, whole, asked, measure)) for measure in MEASURES]
+    lines = _seen(UNSUPERVISED, spaces, asked, found)
+    lines += _better(_unseen(spaces, asked, around, seed, folds) for around in BOUNDS)
+    lines += _better(_seen(SEEN, spaces, asked, _learned(spaces, asked, around)) for around in BOUNDS)
     return pl.DataFrame(lines, schema=dict(EVALUATION), orient="row")
 
 
@@ -108,22 +114,33 @@ def verdict(table: pl.DataFrame, criterion: float, least_criterion: float) -> Ve
     )
 
 
-def _unseen(spaces: Spaces, asked: Sequence[int], seed: int, folds: int) -> list[tuple[Any, ...]]:
+def _better(lines: Iterable[list[Line]]) -> list[Line]:
+    """Of each measure the line of the higher R@1, of equals the first."""
+    return [max(of_measure, key=lambda line: line[3]) for of_measure in zip(*lines, strict=True)]
+
+
+def _seen(name: str, spaces: Spaces, asked: Sequence[int], whole: SpaceMap) -> list[Line]:
+    """All words that are asked, by one map."""
+    return [_line(name, measure, _ranks(spaces, whole, asked, measure)) for measure in MEASURES]
+
+
+def _unseen(spaces: Spaces, asked: Sequence[int], around: Around, seed: int, folds: int) -> list[Line]:
+    """All words that are asked, each by a map that did not learn from it."""
     dealt = np.random.default_rng(seed).permutation(len(asked)) % folds
     by_measure: dict[str, list[npt.NDArray[np.int64]]] = {measure: [] for measure in MEASURES}
     for fold in range(folds):
         held = [row for row, own in zip(asked, dealt, strict=True) if own == fold]
         other = [row for row, own in zip(asked, dealt, strict=True) if own != fold]
-        learned = _learned(spaces, other)
+        learned = _learned(spaces, other, around)
         for measure in MEASURES:
             by_measure[measure].append(_ranks(spaces, learned, held, measure))
     return [_line(UNSEEN, measure, np.concatenate(by_measure[measure])) for measure in MEASURES]
 
 
-def _learned(spaces: Spaces, rows: Sequence[int]) -> SpaceMap:
-    """The orthogonal map of a dictionary, as it is: no round of refinement."""
+def _learned(spaces: Spaces, rows: Sequence[int], around: Around) -> SpaceMap:
+    """The map of a dictionary, without a round of refinement."""
     pairs = np.array([(row, right) for row in rows for right in spaces.answers[row]], np.int64)
-    wish = Wish(method="supervised", refinement=Refinement(rounds=0))
+    wish = Wish(method="supervised", refinement=Refinement(rounds=0, around=around))
     return align(spaces.source, spaces.target, wish, Pairing(pairs[:, 0], pairs[:, 1])).map
 
 
@@ -133,7 +150,7 @@ def _ranks(spaces: Spaces, found: SpaceMap, rows: Sequence[int], measure: str) -
     return ranks(source, target, Question(np.array(rows, np.int64), answers), measure=measure, threads=1)
 
 
-def _line(name: str, measure: str, found: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+def _line(name: str, measure: str, found: npt.NDArray[np.int64]) -> Line:
     return (name, measure, len(found), *(float((found <= depth).mean()) for depth in DEPTHS))
 
 

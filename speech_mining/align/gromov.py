@@ -9,6 +9,7 @@ Flamary, Tavenard & Courty, "Fused Gromov-Wasserstein distance for structured ob
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,31 +51,59 @@ def by_transport(sides: Sides, how: Transport, random: np.random.Generator, out_
         out_of_time: asked every few steps; the plan so far is the answer.
     """
     rows = [side[: how.frequent] for side in sides]
-    tables = [_distances(side) for side in rows]
-    apart = _profiles_apart(rows)
-    structure = float(random.uniform(*how.structure))
-    plan = np.full((len(rows[0]), len(rows[1])), 1 / len(rows[0]) / len(rows[1]))
-    for _ in range(0, how.steps, STEPS_BETWEEN_CLOCKS):
-        before, plan = plan, _carried(tables, apart, plan, structure)
-        if out_of_time() or np.array_equal(plan, before):
-            break
-    return _likeliest(plan)
+    likeness = Likeness((_distances(rows[0]), _distances(rows[1])), profiles_apart(rows))
+    return likeliest(likeness.plan(float(random.uniform(*how.structure)), how.steps, out_of_time))
 
 
-def _carried(tables: list[Plan], apart: Plan, plan: Plan, structure: float) -> Plan:
-    """The plan after some more steps of conditional gradient; exact steps, so that it can be gone on with."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged yet; and POT's own, when it is first compiled
-        import ot
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """What a plan is to carry from one side to the other."""
 
-        carried: Plan = ot.gromov.fused_gromov_wasserstein(
-            apart, tables[0], tables[1], plan.sum(1), plan.sum(0), alpha=structure, symmetric=True, G0=plan,
-            max_iter=STEPS_BETWEEN_CLOCKS,
-        )  # fmt: skip
-    return carried
+    tables: tuple[Plan, Plan]
+    """float64 (n, n) and (m, m): how alike, or how far apart, the rows of each side are; symmetric."""
+    apart: Plan
+    """float64 (n, m): how unlike a row of one side and one of the other are, each looked at by itself."""
+
+    def plan(self, structure: float, steps: int, out_of_time: Clock = unlimited) -> Plan:
+        """The plan (n, m) that conditional gradient comes to from the uniform one.
+
+        Args:
+            structure: weight of the tables, from 0 to 1; the rest is that of `apart`.
+            steps: at most.
+            out_of_time: asked every few steps; the plan so far is the answer.
+        """
+        count = self.apart.shape
+        plan = np.full(count, 1 / count[0] / count[1])
+        for _ in range(0, steps, STEPS_BETWEEN_CLOCKS):
+            before, plan = plan, self._carried(plan, structure)
+            if out_of_time() or np.array_equal(plan, before):
+                break
+        return plan
+
+    def distortion(self, plan: Plan) -> float:
+        """Mean squared difference of the tables' values that a plan brings together (Mémoli 2011; 0 is perfect).
+
+        Computed as in Peyré, Cuturi & Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", 2016,
+        proposition 1.
+        """
+        shares = plan.sum(1), plan.sum(0)
+        own = sum(float(share @ table**2 @ share) for share, table in zip(shares, self.tables, strict=True))
+        return own - 2 * float((self.tables[0] @ plan @ self.tables[1] * plan).sum())
+
+    def _carried(self, plan: Plan, structure: float) -> Plan:
+        """The plan after some more steps; exact ones, so that it can be gone on with."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged yet; and POT's own, when it is first compiled
+            import ot
+
+            carried: Plan = ot.gromov.fused_gromov_wasserstein(
+                self.apart, *self.tables, plan.sum(1), plan.sum(0), alpha=structure, symmetric=True, G0=plan,
+                max_iter=STEPS_BETWEEN_CLOCKS,
+            )  # fmt: skip
+        return carried
 
 
-def _likeliest(plan: Plan) -> Pairing:
+def likeliest(plan: Plan) -> Pairing:
     """Where most of each row goes, and where most of each row of the other side comes from."""
     return Pairing.both_ways(plan.argmax(1), plan.argmax(0))
 
@@ -86,7 +115,7 @@ def _distances(rows: Matrix) -> Plan:
     return apart
 
 
-def _profiles_apart(rows: list[Matrix]) -> Plan:
+def profiles_apart(rows: Sequence[Matrix]) -> Plan:
     """1 - cosine of the profiles; of sides of two sizes, the longer profile is read at as many places as the other."""
     count = min(map(len, rows))
     one, other = (_read_at(profile(side), count).astype(np.float64) for side in rows)

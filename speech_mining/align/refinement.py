@@ -7,7 +7,7 @@ embeddings", 2018, section 3.3). `refined` then fits the map to mutual neighbour
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,6 +126,22 @@ def fitted(sides: Sides, partners: Sides, how: Refinement, around: Around = PLAI
     maps = both_sides(*partners, around)
     matched, mapped = _matched(sides, maps, how)
     return Guess(*maps, criterion(mapped[0], matched, mapped[1])), matched
+
+
+def agreed(sides: Sides, guesses: Sequence[Guess], how: Refinement) -> Guess:
+    """One map from several that came to about the same.
+
+    Its pairs are those that are each other's nearest under any of the maps, each as often as it is found: what is right
+    is found by most, what is wrong differs from map to map.
+
+    Args:
+        sides: the rows.
+        guesses: at least one.
+        how: the neighbourhood, and what is done around the map.
+    """
+    found = [_matched(sides, (guess.source, guess.target), how)[0].mutual() for guess in guesses]
+    pairs = Pairing(*(np.concatenate([of[side] for of in found]) for side in (0, 1)))
+    return fitted(sides, _rows(sides, pairs), how, how.around)[0]
 
 
 def self_taught(

@@ -42,9 +42,10 @@ STRIDE = 4
 """Feature frames to one frame of the network."""
 REACH = ((STEM_KERNELS[0] - 1) + 2 * (STEM_KERNELS[1] - 1) + STRIDE * (KERNEL - 1) * sum(DILATIONS)) // 2
 """Feature frames the network hears to either side of a frame: 68, that is 0.68 s."""
+CHUNK = 256
+"""Frames of the network, 10.24 s: every pass has this shape, so results do not depend on the length."""
 
 _CODE_VERSION = "1"
-_CHUNK = 256  # frames of the network, 10.24 s: every pass has this shape, so results do not depend on the length
 _FRAME_SAMPLES = STRIDE * HOP
 _SHORTEST_S, _LONGEST_S = 0.2, 60.0
 _SILENT_RMS = 5e-4  # -66 dBFS; the softest speech of an audiobook is 30 dB above
@@ -167,7 +168,7 @@ class Student:
         return Embedded(vectors[kept], kept, rejected)
 
     def frames(
-        self, waveform: npt.NDArray[np.float32], language: str, chunk: int, *, frames: int = _CHUNK
+        self, waveform: npt.NDArray[np.float32], language: str, chunk: int, *, frames: int = CHUNK
     ) -> npt.NDArray[np.float64]:
         """What is heard in each frame of a chunk: float64 (frames, meanings + room).
 
@@ -184,8 +185,8 @@ class Student:
         """
         edges = np.array([(span.start_sample, span.end_sample) for span in spans], np.float64)
         edges = (edges + _FRAME_SAMPLES / 2) / _FRAME_SAMPLES
-        first = (edges[:, 0] // _CHUNK).astype(np.int64)
-        last = (edges[:, 1] // _CHUNK).astype(np.int64)
+        first = (edges[:, 0] // CHUNK).astype(np.int64)
+        last = (edges[:, 1] // CHUNK).astype(np.int64)
         waveform, language = spans[0].waveform, spans[0].language
         open_spans: dict[int, npt.NDArray[np.float64]] = {}
         starting = np.argsort(first, kind="stable")
@@ -195,7 +196,7 @@ class Student:
             begin, end = np.searchsorted(first[starting], [chunk, chunk + 1])
             open_spans |= {int(item): np.zeros(cumulated.shape[1]) for item in starting[begin:end]}
             for item, summed in list(open_spans.items()):
-                inside = np.clip(edges[item] - chunk * _CHUNK, 0, _CHUNK)
+                inside = np.clip(edges[item] - chunk * CHUNK, 0, CHUNK)
                 summed += _at(cumulated, inside[1]) - _at(cumulated, inside[0])
                 if last[item] == chunk:
                     yield item, open_spans.pop(item)
@@ -257,7 +258,7 @@ def hidden_frames(
     network: Mapping[str, npt.NDArray[np.floating]], features: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float32]:
     """What a network's last layer hears: features (frames, 40) to float32 ((frames - 2 * REACH) / 4, width)."""
-    detector, size = _Network(network), _CHUNK * STRIDE
+    detector, size = _Network(network), CHUNK * STRIDE
     blocks = [
         detector.hidden(np.asarray(features[start : start + size + 2 * REACH], np.float32))[0].T.numpy()
         for start in range(0, (len(features) - 2 * REACH) // STRIDE * STRIDE, size)

@@ -1,19 +1,20 @@
 """The tokens of audiobooks: recordings are decoded, cut into word-sized pieces, and described, one after the other.
 
-What belongs here is reading. Pieces come from a table of known words where there is one for the recording, else from
-changes of the sound inside what the voice activity detector calls speech.
+What belongs here is reading. Pieces come from a table of known words where there is one for the recording, else what
+the voice activity detector calls speech is cut where an encoder hears another word, or where the sound changes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from speech_mining.audio.decode import Waveform
 from speech_mining.encoders.features import HOP
 from speech_mining.errors import EmbeddingError
 from speech_mining.lake import Lake
@@ -21,6 +22,7 @@ from speech_mining.progress import Progress, silent
 from speech_mining.records import RECORDINGS, SAMPLES_PER_MS, Schema, conform
 from speech_mining.words.boundaries import BoundaryConfig, Span, word_spans
 from speech_mining.words.cepstra import Frames, cepstra
+from speech_mining.words.heard_boundaries import Hearing, heard_in, heard_spans
 from speech_mining.words.tokens import Tokens, Utterance, tokens_of
 
 TIMINGS: Schema = {
@@ -42,12 +44,23 @@ FRAME_MS = HOP // SAMPLES_PER_MS
 
 
 @dataclass(frozen=True)
+class Listener:
+    """An encoder, and the language that it hears."""
+
+    encoder: Hearing
+    language: str
+
+
+@dataclass(frozen=True)
 class CutConfig:
     """How recordings become utterances and pieces."""
 
     pause_ms: int = 400
     """A longer silence ends an utterance."""
     boundaries: BoundaryConfig = field(default_factory=BoundaryConfig)
+    """Of pieces that are cut where the sound changes."""
+    listener: Listener | None = None
+    """Who hears where words begin and end; None cuts where the sound changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +155,18 @@ def _utterances(
 
     number = 0
     for done, section in enumerate(sections, 1):
-        frames = cepstra(read_waveform(section.path))
-        for spans, said in _cut(section, frames, config):
+        waveform = read_waveform(section.path)
+        frames = cepstra(waveform)
+        for spans, said in _cut(section, waveform, frames, config):
             tables.append(_table(section, number, spans, said))
             yield Utterance(frames, spans)
             number += 1
         progress(done, count)
 
 
-def _cut(section: Section, frames: Frames, config: CutConfig) -> Iterator[tuple[list[Span], list[str | None]]]:
+def _cut(
+    section: Section, waveform: Waveform, frames: Frames, config: CutConfig
+) -> Iterator[tuple[list[Span], list[str | None]]]:
     """Spans of each utterance, and the word of each where it is known."""
     if section.known.height:
         known = section.known.sort("start_ms")
@@ -160,8 +176,9 @@ def _cut(section: Section, frames: Frames, config: CutConfig) -> Iterator[tuple[
         return
     rows = section.runs.sort("start_sample").select("start_sample", "end_sample").iter_rows()
     runs = [(start // HOP, min(end // HOP, len(frames))) for start, end in rows]
+    cut = _cutter(waveform, frames, config)
     for part in _by_pause(runs, config.pause_ms // FRAME_MS):
-        found = [piece for at in part for piece in _pieces(frames, runs[at], config.boundaries)]
+        found = [piece for at in part for piece in cut(runs[at])]
         yield found, [None] * len(found)
 
 
@@ -170,9 +187,14 @@ def _within(start_ms: int, end_ms: int, count: int) -> Span:
     return first, min(max(first, round(end_ms / FRAME_MS)), count)
 
 
-def _pieces(frames: Frames, run: Span, config: BoundaryConfig) -> list[Span]:
-    first, last = run
-    return [(first + begin, first + end) for begin, end in word_spans(frames[first:last], config)]
+def _cutter(waveform: Waveform, frames: Frames, config: CutConfig) -> Callable[[Span], list[Span]]:
+    """How a stretch of speech of one recording is cut."""
+    if config.listener:
+        heard = heard_in(waveform, config.listener.language, config.listener.encoder)
+        return lambda run: heard_spans(heard, run)
+    return lambda run: [
+        (run[0] + begin, run[0] + end) for begin, end in word_spans(frames[slice(*run)], config.boundaries)
+    ]
 
 
 def _by_pause(spans: list[Span], longest: int) -> list[range]:

@@ -55,7 +55,7 @@ def word_spans(frames: Frames, config: BoundaryConfig) -> list[Span]:
         far = min(abs(int(at) - cut) for cut in cuts) >= config.shortest
         if far and change[at] > 0 and change[at] == change[max(0, at - config.reach) : at + config.reach + 1].max():
             cuts.append(int(at))
-    return [piece for span in _between(cuts) for piece in _shortened(span, config.longest)]
+    return [piece for span in _between(cuts) for piece in within_length(span, config.longest)]
 
 
 def novelty(frames: Frames, reach: int) -> npt.NDArray[np.float64]:
@@ -79,8 +79,8 @@ def _between(cuts: list[int]) -> list[Span]:
     return list(itertools.pairwise(ordered))
 
 
-def _shortened(span: Span, longest: int) -> list[Span]:
-    """A piece that is too long, in equal parts."""
+def within_length(span: Span, longest: int) -> list[Span]:
+    """A piece that is too long, in equal parts; another as it is."""
     parts = -(-(span[1] - span[0]) // longest)
     edges = np.linspace(*span, parts + 1).round().astype(int).tolist()
     return list(itertools.pairwise(edges))
