@@ -114,9 +114,7 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
             "recordings": len(sections),
             "tokens": len(heard.tokens),
             "tokens_of_known_words": known,
-            "boundaries": f"heard by {listener.encoder.name} {listener.encoder.version}"
-            if listener
-            else "of the sound",
+            "boundaries": _boundaries(listener, known, len(heard.tokens)),
             "vectors": asked.vectors,
             "dimension": found.space.vectors.shape[1],
             "what_to_expect": _expectation(len(heard.tokens)),
@@ -339,6 +337,14 @@ def _listener(language: str, asked: WordSettings, encoders: Encoders, lake: Lake
         expected="a convolutional student, such as the one that is shipped",
         fix='set words.boundaries to "auto" or "sound"',
     )
+
+
+def _boundaries(listener: "Listener | None", known: int, tokens: int) -> str:
+    """Where pieces were cut, in words."""
+    other = f"heard by {listener.encoder.name} {listener.encoder.version}" if listener else "of the sound"
+    if not known:
+        return other
+    return "of known words" if known == tokens else f"of known words, else {other}"
 
 
 def _config_of(asked: WordSettings) -> Any:

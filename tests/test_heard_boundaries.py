@@ -152,7 +152,8 @@ def test_a_recording_is_cut_by_the_one_who_listens() -> None:
 
 def _settings(home: Path, boundaries: str, language: str = "deu", **more: Any) -> Settings:
     words = {"types": 45, "dimension": 10, "least": 3, "boundaries": boundaries}
-    return load_settings(home=home, languages=[language], words=words, **more)
+    elsewhere = "https://librivox.org"  # the words of the embedded library are known
+    return load_settings(home=home, languages=[language], words=words, catalogue_url=elsewhere, **more)
 
 
 def _boundaries(settings: Settings) -> str:
@@ -171,6 +172,17 @@ def _boundaries(settings: Settings) -> str:
 def test_the_languages_encoder_is_asked_where_words_begin(tmp_path: Path) -> None:
     _write_library(Storage.of(_settings(tmp_path, "auto")).lake, "deu")
     assert _boundaries(_settings(tmp_path, "auto")).startswith("heard by miniature ")
+
+
+def test_where_all_words_are_known_nobody_is_asked(tmp_path: Path) -> None:
+    known = write_speech(Storage.of(_settings(tmp_path, "auto")).lake, "deu", sentences(120, 1))
+    known.write_parquet(tmp_path / "known.parquet")
+    settings = _settings(tmp_path, "auto")
+    words = settings.words.model_copy(update={"timings": {"deu": tmp_path / "known.parquet"}})
+    assert _boundaries(settings.model_copy(update={"words": words})) == "of known words"
+    known.filter(audiobook="70").write_parquet(tmp_path / "known.parquet")
+    by_sound = words.model_copy(update={"boundaries": "sound"})
+    assert _boundaries(settings.model_copy(update={"words": by_sound})) == "of known words, else of the sound"
 
 
 def test_an_encoder_that_cannot_say_where_words_begin_is_not_asked_or_refused(tmp_path: Path) -> None:
