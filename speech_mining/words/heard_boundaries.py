@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from speech_mining.encoders.features import HOP
 from speech_mining.encoders.student import CHUNK, STRIDE
+from speech_mining.encoders.threads import torch_threads
 from speech_mining.words.boundaries import Span, within_length
 
 LEAST_HEARD = 0.3
@@ -64,11 +65,12 @@ def heard_in(waveform: npt.NDArray[np.float32], language: str, encoder: Hearing)
     """
     known, count = len(encoder.meanings), len(waveform) // (HOP * STRIDE) + 1
     meanings, strength = [], []
-    for chunk in range(-(-count // CHUNK)):
-        frames = encoder.frames(waveform, language, chunk)
-        frames = np.column_stack([frames[:, :known], np.linalg.norm(frames[:, known:], axis=1)])
-        meanings.append(frames.argmax(1))
-        strength.append(frames.max(1))
+    with torch_threads(1):  # the last digits of sums depend on their number, and now and then a cut on them
+        for chunk in range(-(-count // CHUNK)):
+            frames = encoder.frames(waveform, language, chunk)
+            frames = np.column_stack([frames[:, :known], np.linalg.norm(frames[:, known:], axis=1)])
+            meanings.append(frames.argmax(1))
+            strength.append(frames.max(1))
     return Heard(np.concatenate(meanings)[:count], np.concatenate(strength)[:count])
 
 
