@@ -212,9 +212,9 @@ def draw(figures: Figures, sizes: Sizes, path: Path) -> None:
         for method in SHOWN:
             values = [100 * figures.of(noise, method)[:, 0] for noise in sizes.noise]
             style = {"supervised": "k--", "auto": "k-"}.get(method, "-")
-            axes.plot(sizes.noise, [each.mean() for each in values], style, marker="o", markersize=3, label=method)
-            lowest, highest = ([limit(each) for each in values] for limit in (np.min, np.max))
-            axes.fill_between(sizes.noise, lowest, highest, alpha=0.12, linewidth=0)
+            (line,) = axes.plot(sizes.noise, [each.mean() for each in values], style, label=method)
+            places = np.repeat(sizes.noise, [len(each) for each in values])  # each seed: a game is all or nothing
+            axes.plot(places, np.concatenate(values), "o", color=line.get_color(), markersize=3.5, alpha=0.5)
         axes.axhline(100 * BROKEN, color="0.7", linewidth=0.8)
         axes.set(xlabel="noise, in lengths of a row", ylabel="right under CSLS, %", ylim=(0, 102))
         axes.legend(frameon=False, fontsize=9)
