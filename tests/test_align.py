@@ -389,7 +389,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path)
 
 def test_a_killed_process_of_the_pool_is_told() -> None:
     of = spaces(100, 8, noise=0.1)
-    killed = threading.Thread(target=_kill_a_child, daemon=True)
+    killed = threading.Thread(target=_kill_a_child, args=(set(multiprocessing.active_children()),), daemon=True)
     killed.start()
 
     endless = replace(QUICK, method="adversarial", restarts=2, workers=2, game=Game(updates=10**9))
@@ -398,11 +398,11 @@ def test_a_killed_process_of_the_pool_is_told() -> None:
     killed.join()
 
 
-def _kill_a_child() -> None:
-    """The first process that the pool of this one begins."""
-    while not (children := multiprocessing.active_children()):
+def _kill_a_child(others: set[Any]) -> None:
+    """A process that the pool of this one begins; `others` were there before, of other tests."""
+    while not (children := set(multiprocessing.active_children()) - others):
         time.sleep(0.05)
-    children[0].kill()
+    children.pop().kill()
 
 
 def test_progress_tells_each_attempt() -> None:
