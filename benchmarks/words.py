@@ -325,8 +325,8 @@ def near_words(words: Sequence[Sequence[Span]], spans: Sequence[Sequence[Span]])
         begins, free = [first for first, _ in own[1:]], [first for first, _ in cut[1:]]
         found, asked = found + len(free), asked + len(begins)
         for begin in begins:
-            apart, at = min(((abs(begin - one), one) for one in free), default=(NEAR_MS, 0))
-            if FRAME_MS * apart <= NEAR_MS and free:
+            at = min(free, key=lambda one: (abs(begin - one), one), default=None)
+            if at is not None and FRAME_MS * abs(begin - at) <= NEAR_MS:
                 free.remove(at)
                 near += 1
     return near / max(found, 1), near / max(asked, 1)

@@ -128,6 +128,11 @@ def fitted(sides: Sides, partners: Sides, how: Refinement, around: Around = PLAI
     return Guess(*maps, criterion(mapped[0], matched, mapped[1])), matched
 
 
+def brought_near(sides: Sides, guess: Guess, how: Refinement) -> Matched:
+    """What a map makes nearest."""
+    return _matched(sides, (guess.source, guess.target), how)[0]
+
+
 def agreed(sides: Sides, guesses: Sequence[Guess], how: Refinement) -> Guess:
     """One map from several that came to about the same.
 
@@ -139,7 +144,7 @@ def agreed(sides: Sides, guesses: Sequence[Guess], how: Refinement) -> Guess:
         guesses: at least one.
         how: the neighbourhood, and what is done around the map.
     """
-    found = [_matched(sides, (guess.source, guess.target), how)[0].mutual() for guess in guesses]
+    found = [brought_near(sides, guess, how).mutual() for guess in guesses]
     pairs = Pairing(*(np.concatenate([of[side] for of in found]) for side in (0, 1)))
     return fitted(sides, _rows(sides, pairs), how, how.around)[0]
 

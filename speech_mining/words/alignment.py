@@ -18,10 +18,19 @@ from threadpoolctl import threadpool_limits
 
 from speech_mining.align.alignment import Alignment, AlignmentError, Wish, align
 from speech_mining.align.attempts import Attempt
-from speech_mining.align.csls import match
 from speech_mining.align.procrustes import REWEIGHTED
-from speech_mining.align.refinement import Clock, Guess, Pairing, Refinement, Sides, agreed, refined, self_taught
-from speech_mining.align.spaces import Form, Side, SpaceMap, unit
+from speech_mining.align.refinement import (
+    Clock,
+    Guess,
+    Pairing,
+    Refinement,
+    Sides,
+    agreed,
+    brought_near,
+    refined,
+    self_taught,
+)
+from speech_mining.align.spaces import Form, Side, SpaceMap
 from speech_mining.progress import Progress, silent
 from speech_mining.words.first_pairings import Drawn, Draws
 from speech_mining.words.spaces import WordSpace
@@ -152,8 +161,7 @@ def _joined(
     for number in range(len(made), len(made) + lacking):
         if out_of_time():
             break
-        best = _arrived(made)[0][1]
-        found = match(unit(sides[0] @ best.source), unit(sides[1] @ best.target), threads=1)
+        found = brought_near(sides, _arrived(made)[0][1], Refinement())
         again = Pairing.both_ways(found.forward, found.backward)
         made = [*made, _attempt(sides, again, wish.seed + number)]
     return made

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from speech_mining.encoders.features import HOP
 from speech_mining.encoders.student import CHUNK, STRIDE
 from speech_mining.encoders.threads import torch_threads
-from speech_mining.words.boundaries import Span, within_length
+from speech_mining.words.boundaries import BoundaryConfig, Span, within_length
 
 LEAST_HEARD = 0.3
 """Of a meaning, for a piece of its own: 0.1 to 0.5 found the same cuts (F1 0.69 to 0.70 within 20 ms)."""
-LONGEST = 80
-"""Frames of 10 ms; a longer piece, in which nothing new was heard, is cut into equal parts."""
+LONGEST = BoundaryConfig.longest
+"""Frames of 10 ms, as where the sound decides; a longer piece, in which nothing new is heard, is cut into equal parts."""
 
 Floats = npt.NDArray[np.float64]
 
