@@ -7,6 +7,7 @@ What belongs here is the layers; words are `speech_mining.words`, maps are `spee
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,10 +16,11 @@ import polars as pl
 
 from partitions.language_pairs import pair_partitions, split
 from partitions.languages import layer
-from resources.compute import CHECK, CPU, OWNERS, pod_retries, step_tags
+from resources.compute import CPU, OWNERS, pod_retries, step_tags
 from resources.encoders import Encoders
 from resources.metadata import column_schema, rows
 from resources.operation_settings import WordSettings
+from resources.pair_checks import PairCheck, pair_check
 from resources.progress_log import telling
 from resources.settings import Settings
 from resources.storage import Lake, Partition, Storage, published
@@ -271,29 +273,22 @@ def _evaluated(settings: Settings) -> dg.AssetsDefinition:
 
 def alignment_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Whether the maps hold."""
-    name = "alignment_did_not_collapse"
+    check = PairCheck(EVALUATED, "alignment_did_not_collapse", getdoc(_did_not_collapse), _did_not_collapse)
+    return [pair_check(check, pair_partitions(pairs_of_words(settings)), settings)]
 
-    @dg.asset_check(
-        asset=EVALUATED,
-        name=name,
-        partitions_def=pair_partitions(pairs_of_words(settings)),
-        op_tags=step_tags(CHECK, name, settings),
-        retry_policy=pod_retries(settings),
+
+def _did_not_collapse(lake: Lake, pair: str) -> dg.AssetCheckResult:
+    """The matches of the map are near each other, and, where a dictionary is known, more than chance is right.
+
+    A warning: a map that collapsed blocks nothing, but nothing should be mined with it.
+    """
+    judged = lake.partition(EVALUATED, pair).read_json("verdict.json")
+    return dg.AssetCheckResult(
+        passed=not judged["collapsed"],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=judged["told"],
+        metadata={"within_5_points_of_supervised": judged["within"]},
     )
-    def _did_not_collapse(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-        """The matches of the map are near each other, and, where a dictionary is known, more than chance is right.
-
-        A warning: a map that collapsed blocks nothing, but nothing should be mined with it.
-        """
-        judged = storage.lake.partition(EVALUATED, context.partition_key).read_json("verdict.json")
-        return dg.AssetCheckResult(
-            passed=not judged["collapsed"],
-            severity=dg.AssetCheckSeverity.WARN,
-            description=judged["told"],
-            metadata={"within_5_points_of_supervised": judged["within"]},
-        )
-
-    return [_did_not_collapse]
 
 
 def _words_of(pairs: list[str], settings: Settings) -> list[dg.AssetDep]:

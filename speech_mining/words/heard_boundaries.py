@@ -24,7 +24,7 @@ from speech_mining.words.boundaries import BoundaryConfig, Span, within_length
 LEAST_HEARD = 0.3
 """Of a meaning, for a piece of its own: 0.1 to 0.5 found the same cuts (F1 0.69 to 0.70 within 20 ms)."""
 LONGEST = BoundaryConfig.longest
-"""Frames of 10 ms, as where the sound decides; a longer piece, in which nothing new is heard, is cut into equal parts."""
+"""Frames of 10 ms, as where the sound decides; a longer piece, in which nothing new was heard, is cut equally."""
 
 Floats = npt.NDArray[np.float64]
 
