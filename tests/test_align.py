@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -387,22 +389,27 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path)
     assert (tmp_path / "1.npz").read_bytes() != (tmp_path / "other.npz").read_bytes()
 
 
-def test_a_killed_process_of_the_pool_is_told() -> None:
+@pytest.mark.parametrize("after", [0.0, 0.003, 0.05, 1.0], ids="{} s".format)
+def test_a_killed_process_of_the_pool_is_told(after: float) -> None:
+    """Whether it is killed while the next one starts, before it has read what to do, or at work."""
     of = spaces(100, 8, noise=0.1)
-    killed = threading.Thread(target=_kill_a_child, args=(set(multiprocessing.active_children()),), daemon=True)
+    others = set(multiprocessing.active_children())
+    killed = threading.Thread(target=_kill_a_child, args=(others, after), daemon=True)
     killed.start()
 
     endless = replace(QUICK, method="adversarial", restarts=2, workers=2, game=Game(updates=10**9))
     with pytest.raises(AlignmentError, match="was killed"):
         align(of.source, of.target, endless)
     killed.join()
+    assert set(multiprocessing.active_children()) <= others
 
 
-def _kill_a_child(others: set[Any]) -> None:
+def _kill_a_child(others: set[Any], after: float) -> None:
     """A process that the pool of this one begins; `others` were there before, of other tests."""
     while not (children := set(multiprocessing.active_children()) - others):
-        time.sleep(0.05)
-    children.pop().kill()
+        time.sleep(0.001)
+    time.sleep(after)
+    os.kill(children.pop().pid, signal.SIGKILL)
 
 
 def test_progress_tells_each_attempt() -> None:

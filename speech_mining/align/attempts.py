@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 
 import numpy as np
+from loky import ProcessPoolExecutor
 
 from speech_mining.align.adversarial import Game, Setting, by_game
 from speech_mining.align.csls import match
@@ -181,12 +181,14 @@ def _in_turn(work: Work, planned: Sequence[tuple[str, int]]) -> Iterator[tuple[i
 
 
 def _side_by_side(work: Work, planned: Sequence[tuple[str, int]]) -> Iterator[tuple[int, Made]]:
-    """Spawned, not forked: torch's threads do not live through a fork."""
-    with ProcessPoolExecutor(
-        min(work.wish.workers, len(planned)), get_context("spawn"), initializer=_keep, initargs=(work,)
-    ) as pool:
-        numbers = {pool.submit(_kept_attempt, *plan): number for number, plan in enumerate(planned)}
+    """Not forked, for torch's threads do not live through it.
+
+    Nor in a pool of the standard library: one that loses a process while it starts the next may wait for ever
+    (Python 3.11 marks it broken under no lock). loky's is made for such deaths.
+    """
+    with ProcessPoolExecutor(min(work.wish.workers, len(planned)), initializer=_keep, initargs=(work,)) as pool:
         try:
+            numbers = {pool.submit(_kept_attempt, *plan): number for number, plan in enumerate(planned)}
             for done in as_completed(numbers):
                 yield numbers[done], done.result()
         except BrokenProcessPool as error:
@@ -196,7 +198,7 @@ def _side_by_side(work: Work, planned: Sequence[tuple[str, int]]) -> Iterator[tu
                 fix="take fewer workers",
             ) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(kill_workers=True)
 
 
 _kept: list[Work] = []
