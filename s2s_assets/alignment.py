@@ -22,10 +22,11 @@ from resources.metadata import column_schema, rows
 from resources.operation_settings import WordSettings
 from resources.pair_checks import PairCheck, pair_check
 from resources.progress_log import telling
-from resources.settings import Settings
+from resources.settings import STUDENT, Settings
 from resources.storage import Lake, Partition, Storage, published
 from resources.words import dictionary_of, timings_of
 from speech_mining.align.tables import EVALUATION
+from speech_mining.encoders.promoted import CURRENT
 from speech_mining.errors import EncoderError
 from speech_mining.records import Schema
 from speech_mining.words.spaces import WORDS, WordSpace
@@ -74,7 +75,7 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=SPOKEN,
-        deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in layers],
+        deps=[*(dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in layers), *_students(settings)],
         partitions_def=dg.StaticPartitionsDefinition(sorted(settings.languages)),
         kinds={"pytorch", "parquet"},
         code_version=f"2/{settings.words.vectors}/{settings.words.boundaries}",
@@ -126,6 +127,18 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
         return published(storage.lake, figures, SPOKEN, language)
 
     return _spoken_words
+
+
+def _students(settings: Settings) -> list[dg.AssetDep]:
+    """What is promoted, of the students that say where a word begins: another version cuts other pieces."""
+    if settings.words.boundaries == "sound":
+        return []
+    listening: dict[str, list[str]] = {}
+    for language in sorted(settings.languages):
+        chosen = settings.encoder_of(language)
+        if chosen.startswith(STUDENT):
+            listening.setdefault(chosen.removeprefix(STUDENT), []).append(language)
+    return [dg.AssetDep(CURRENT, partition_mapping=dg.StaticPartitionMapping(listening))] if listening else []
 
 
 def _written(settings: Settings) -> dg.AssetsDefinition:

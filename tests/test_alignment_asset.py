@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 
 from resources.encoders import Encoders
 from resources.settings import Settings, load_settings
 from resources.storage import Storage
 from s2s_assets.alignment import alignment, alignment_checks
+from s2s_assets.encoders import current_encoder
 from speech_mining.align.evaluation import UNSEEN, UNSUPERVISED, recall
 from speech_mining.align.spaces import SpaceMap
 from speech_mining.errors import EmbeddingError
@@ -159,3 +163,41 @@ def test_a_language_leads_to_the_pairs_it_stands_on_that_side_of(tmp_path: Path)
         upstream.subset_with_partition_keys(["deu"]), upstream, partitions
     )
     assert sorted(found.get_partition_keys()) == ["deu-deu", "deu-eng", "deu-fra", "deu-spa"]
+
+
+def test_the_pieces_that_a_student_cut_are_stale_when_another_version_is_promoted(tmp_path: Path) -> None:
+    students = {name: {"data": ["clips"]} for name in ("small", "other")}
+    encoders = {"deu": "student:small", "fra": "student:other", "spa": "student:small"}
+    chosen = {"home": tmp_path, "languages": ["deu", "eng", "fra", "spa"], "students": students, "encoders": encoders}
+    listening, deaf = load_settings(**chosen), load_settings(**chosen, words={"boundaries": "sound"})
+
+    assert _stale_after_a_promotion(listening, "small") == ["deu", "spa"]
+    assert _stale_after_a_promotion(deaf, "small") == []
+
+
+def _stale_after_a_promotion(settings: Settings, student: str) -> list[str]:
+    """Languages whose `spoken_words` Dagster calls stale, all having been made before."""
+    layers = [*alignment(settings), current_encoder(settings)]
+    real = {spec.key.path[-1]: spec for layer in layers for spec in layer.specs}
+    promoted, spoken = _empty_body(real["current_encoder"]), _empty_body(real["spoken_words"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name in settings.students:
+            assert dg.materialize([promoted], instance=instance, partition_key=name).success
+        for language in settings.languages:
+            known = [spoken, real["current_encoder"]]
+            assert dg.materialize(known, instance=instance, partition_key=language, selection=[spoken]).success
+        assert dg.materialize([promoted], instance=instance, partition_key=student).success
+        graph = dg.Definitions([promoted, spoken]).get_repository_def().asset_graph
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        key = dg.AssetKey("spoken_words")
+        return [one for one in settings.languages if resolver.get_status(key, one).value == "STALE"]
+
+
+def _empty_body(spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    """The layer with its key, edges and partitions; it only says that what it made is other than before."""
+
+    @dg.multi_asset(specs=[spec], name=spec.key.path[-1])
+    def made() -> Any:
+        return dg.MaterializeResult(asset_key=spec.key, data_version=dg.DataVersion(uuid4().hex))
+
+    return made

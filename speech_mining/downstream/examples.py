@@ -14,7 +14,7 @@ import polars as pl
 from speech_mining.audio.decode import Waveform
 from speech_mining.errors import LakeError
 from speech_mining.records import Schema, conform
-from speech_mining.text.sentence_keys import normalised_key
+from speech_mining.text.sentence_keys import keys
 from speech_mining.transcribed.clips import ClipReader
 
 Side: TypeAlias = Literal["source", "target"]
@@ -82,13 +82,9 @@ def sound_of(row: Mapping[str, Any], side: Side, reader: ClipReader) -> Waveform
 
 def words_of(examples: pl.DataFrame) -> dict[str, set[str]]:
     """Side → the distinct things it says, as words are compared; what is not known or has no word is left out."""
-    return {side: {key for key in _keys(examples[f"{side}_words"]) if key} for side in ("source", "target")}
-
-
-def _keys(texts: pl.Series) -> list[str]:
-    return [normalised_key(text) if text else "" for text in texts]
+    return {side: set(word_keys(examples, side)) - {""} for side in ("source", "target")}
 
 
 def word_keys(examples: pl.DataFrame, side: str) -> pl.Series:
     """Of each example what its side says, as words are compared; "" where it is not known."""
-    return pl.Series(_keys(examples[f"{side}_words"]), dtype=pl.String())
+    return keys(examples[f"{side}_words"])

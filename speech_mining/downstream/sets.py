@@ -16,7 +16,7 @@ import polars as pl
 
 from speech_mining.downstream.examples import completed
 from speech_mining.errors import SettingsError
-from speech_mining.text.sentence_keys import normalised_key
+from speech_mining.text.sentence_keys import keys
 from speech_mining.transcribed.clips import ClipReader
 from speech_mining.transcribed.gathering import Wish, gather
 from speech_mining.transcribed.measuring import THREADS
@@ -102,8 +102,8 @@ def spoken_examples(source: pl.DataFrame, target: pl.DataFrame, split: str) -> p
         SettingsError: there is no such pair.
     """
     one, two = (clips.filter(pl.col("split") == split) for clips in (source, target))
-    keyed = one.with_columns(_key(one["translation"])).filter(pl.col("key") != "").unique("key", keep="first")
-    others = two.with_columns(_key(two["transcription"])).filter(pl.col("key") != "").unique("key", keep="first")
+    keyed = one.with_columns(keys(one["translation"])).filter(pl.col("key") != "").unique("key", keep="first")
+    others = two.with_columns(keys(two["transcription"])).filter(pl.col("key") != "").unique("key", keep="first")
     both = keyed.sort("clip").join(others, on="key", suffix="_other", maintain_order="left")
     if both.is_empty():
         raise SettingsError(
@@ -122,10 +122,6 @@ def spoken_examples(source: pl.DataFrame, target: pl.DataFrame, split: str) -> p
         ),
         f"the split {split}",
     )
-
-
-def _key(texts: pl.Series) -> pl.Series:
-    return pl.Series("key", [normalised_key(text) if text else "" for text in texts], dtype=pl.String())
 
 
 def _recordings(clips: pl.DataFrame) -> pl.Series:

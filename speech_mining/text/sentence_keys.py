@@ -50,6 +50,11 @@ def normalised_key(text: str) -> str:
     return " ".join(word for word in kept.split(" ") if word)
 
 
+def keys(texts: pl.Series) -> pl.Series:
+    """The key of each text, String; "" where the text is null."""
+    return pl.Series("key", [normalised_key(text) if text else "" for text in texts], dtype=pl.String())
+
+
 def _kept(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Cf":
@@ -75,8 +80,7 @@ def sentence_hash(texts: pl.Series) -> pl.Series:
     hashes, whole = _hashed(*_bytes(texts))
     rows = np.flatnonzero(whole)
     if len(rows):
-        keys = pl.Series([normalised_key(text) for text in texts.gather(rows)], dtype=pl.String)
-        hashes[rows] = _hash_bytes(*_bytes(keys))
+        hashes[rows] = _hash_bytes(*_bytes(keys(texts.gather(rows))))
     return pl.Series(texts.name, (hashes & np.uint64((1 << HASH_BITS) - 1)).astype(np.int64))
 
 
