@@ -130,24 +130,26 @@ def _jobs_by_step(cluster: Cluster, run_id: str) -> Counter[str]:
     return Counter(_step(job) for job in {job["metadata"]["name"]: job for job in cluster.made("", run_id)}.values())
 
 
-def _running(cluster: Cluster, run_id: str, step: str) -> list[dict[str, dict[str, str]]]:
-    pods = [pod for pod in cluster.pods("", run_id) if pod["status"]["phase"] == "Running"]
-    return [pod for pod in pods if step in _step(pod)]
+def _blocks(cluster: Cluster, run_id: str, phase: str = "") -> list[dict[str, dict[str, str]]]:
+    """Pods of blocks, of all phases or of one."""
+    pods = [pod for pod in cluster.pods("", run_id) if "search_block" in _step(pod)]
+    return [pod for pod in pods if phase in ("", pod["status"]["phase"])]
 
 
 def _two_blocks_run(cluster: Cluster, run_id: str) -> None:
-    wait_until(lambda: len(_running(cluster, run_id, "search_block")) == 2, "no two blocks run at once")
+    wait_until(lambda: len(_blocks(cluster, run_id, "Running")) == 2, "no two blocks run at once")
 
 
 def _lose_gpus(world: World, run_id: str) -> None:
     """Let the node of the blocks go dark until its pods are given up."""
     world.cluster.lose(world.gpu)
-    wait_until(lambda: _running(world.cluster, run_id, "search_block") == [], "the pods of a dark node are kept")
+    wait_until(lambda: _blocks(world.cluster, run_id, "Running") == [], "the pods of a dark node are kept")
 
 
 def _evict_run(cluster: Cluster, run_id: str) -> None:
+    """Until its job says so too, which is what the daemon looks at."""
     cluster.kubelet.evict(cluster.pod("run", run_id))
-    wait_until(lambda: _running(cluster, run_id, "run") == [], "it is not evicted")
+    wait_until(lambda: all(finished(job) for job in cluster.jobs("run", run_id)), "it is not evicted")
 
 
 def test_lost_pods_cost_their_blocks_and_a_lost_run_costs_nothing(world: World) -> None:
@@ -157,7 +159,8 @@ def test_lost_pods_cost_their_blocks_and_a_lost_run_costs_nothing(world: World) 
     cluster.faults.weather(Weather(0.05, seed=7))
     world.gpu.cordoned = True
     run_id = world.launch("s2s_neighbours")
-    wait_until(lambda: _held_slots(deployed, "gpu") == 2, "no block was begun")
+    wait_until(lambda: len(_blocks(cluster, run_id)) == 2, "no two blocks wait")  # each took its slot before
+    assert _held_slots(deployed, "gpu") == 2
     _evict_run(cluster, run_id)
     deployed.monitor()
     wait_until(lambda: "Resuming execution" in deployed.messages(run_id), "nobody resumes the run")
@@ -219,7 +222,7 @@ def test_a_run_that_is_terminated_leaves_no_job_no_pod_and_no_process(world: Wor
     cluster, deployed = world.cluster, world.deployed
     world.gpu.cordoned = True
     run_id = world.launch("s2s_neighbours")
-    wait_until(lambda: any("search_block" in _step(pod) for pod in cluster.pods("", run_id)), "no block was begun")
+    wait_until(lambda: _blocks(cluster, run_id) != [], "no block was begun")
     assert deployed.terminate(run_id) == "TerminateRunSuccess"
     assert deployed.until_ended(run_id) == [dg.DagsterRunStatus.CANCELED]
     wait_until(lambda: not [pod for pod in cluster.pods("", run_id) if not pod_finished(pod)], "a pod goes on")
