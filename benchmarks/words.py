@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps what was narrated")
     parser.add_argument("--speech2vec", action="store_true")
     parser.add_argument("--boundaries", action="store_true")
-    parser.add_argument("--epochs", type=int, default=SpeechConfig.epochs)
+    parser.add_argument("--epochs", type=int, default=SpeechConfig.epochs, help="of Speech2Vec (default: %(default)s)")
     asked = parser.parse_args()
     print(describe_machine())
     speech, seconds = timed(lambda: narrated(asked.sentences, asked.cache))

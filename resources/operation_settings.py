@@ -240,7 +240,7 @@ class WordSettings(Strict):
         description="Where pieces of speech without known words are cut: where the language's encoder hears another "
         "word, or where the sound changes; 'auto' asks the encoder if it is one that can say so.",
     )
-    epochs: int = Field(5, ge=0, le=1000, description="Of Speech2Vec.")
+    epochs: int = Field(20, ge=0, le=1000, description="Of Speech2Vec.")
     timings: dict[Language, Path] = Field(
         default_factory=dict,
         description="Language → table (parquet, or .tsv) of known words: audiobook, section, start_ms, end_ms, word.",

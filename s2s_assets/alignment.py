@@ -78,7 +78,7 @@ def _spoken(settings: Settings) -> dg.AssetsDefinition:
         deps=[*(dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in layers), *_students(settings)],
         partitions_def=dg.StaticPartitionsDefinition(sorted(settings.languages)),
         kinds={"pytorch", "parquet"},
-        code_version=f"2/{settings.words.vectors}/{settings.words.boundaries}",
+        code_version=f"3/{settings.words.vectors}/{settings.words.boundaries}",
         metadata={"dagster/column_schema": column_schema(SPOKEN_WORDS)},
         group_name=GROUP,
         owners=OWNERS,
@@ -367,7 +367,7 @@ def _config_of(asked: WordSettings) -> Any:
         vectors=asked.vectors,
         types=TypeConfig(types=asked.types, seed=asked.seed),
         contexts=ContextConfig(dimension=asked.dimension, window=asked.window),
-        speech=SpeechConfig(dimension=asked.dimension, epochs=asked.epochs, seed=asked.seed),
+        speech=SpeechConfig(dimension=asked.dimension, window=asked.window, epochs=asked.epochs, seed=asked.seed),
     )
 
 

@@ -85,6 +85,19 @@ def test_spoken_and_written_words_are_aligned_and_judged_against_a_dictionary(ho
     assert said["share"].to_numpy().mean() > 0.95
 
 
+def test_what_speech2vec_learned_of_the_audio_is_near_the_words_of_the_text(home: Path) -> None:
+    settings = _settings(home, timings={LANGUAGE: str(home / "timings.parquet")}, vectors="speech2vec", epochs=20)
+    result = _materialize(settings, LANGUAGE, "spoken_words")
+    losses = _metadata(result, "spoken_words")["speech2vec_losses"]
+    assert len(losses) == 20
+    assert losses[-1] < 1 < losses[0]
+    assert _materialize(settings, LANGUAGE, "written_words").success
+    for name in ("alignment", "alignment_evaluation"):
+        assert _materialize(settings, PAIR, name).success
+    table = Storage.of(settings).lake.partition("alignment_evaluation", PAIR).read_frame("evaluation.parquet")
+    assert recall(table, UNSEEN, depth=5) > 0.4  # by chance 0.116
+
+
 def test_materializing_again_writes_the_same_bytes(home: Path) -> None:
     settings = _settings(home, timings={LANGUAGE: str(home / "timings.parquet")})
     versions = []

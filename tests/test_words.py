@@ -24,7 +24,7 @@ from speech_mining.words.cepstra import SHAPE, cepstra, shape
 from speech_mining.words.contexts import ContextConfig, context_vectors, surprise, together
 from speech_mining.words.first_pairings import Drawn, Draws
 from speech_mining.words.spaces import WordSpace
-from speech_mining.words.speech2vec import SpeechConfig, neighbours, speech2vec, type_means
+from speech_mining.words.speech2vec import Company, SpeechConfig, speech2vec, type_means, whitened
 from speech_mining.words.spoken import SpokenConfig, spoken_space
 from speech_mining.words.tokens import Tokens, Utterance, tokens_of
 from speech_mining.words.types import TypeConfig, alike, by_frequency
@@ -268,14 +268,29 @@ def test_words_that_stand_alone_teach_nothing() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 4), st.integers(0, 99))
-def test_a_neighbour_is_another_token_of_the_same_utterance_and_near(sizes: list[int], window: int, seed: int) -> None:
+def test_company_is_the_mean_of_the_near_tokens_of_the_same_utterance(sizes: list[int], window: int, seed: int) -> None:
     edges = np.cumsum([0, *sizes])
     ends = np.column_stack([np.repeat(edges[:-1], sizes), np.repeat(edges[1:], sizes)])
-    own, other = neighbours(ends, np.arange(edges[-1]), window, np.random.default_rng(seed))
-    assert len(own) == sum(size for size in sizes if size > 1)
-    assert (own != other).all()
-    assert (np.abs(own - other) <= window).all()
-    assert (ends[own] == ends[other]).all()
+    rows = np.random.default_rng(seed).standard_normal((edges[-1], 3)).astype(np.float32)
+    company = Company(rows, ends, window)
+    near = [
+        [one for one in range(*ends[own]) if one != own and abs(one - own) <= window] for own in range(int(edges[-1]))
+    ]
+    assert company.accompanied.tolist() == [own for own, others in enumerate(near) if others]
+    for own in company.accompanied.tolist():
+        assert company.of(np.array([own]))[0] == pytest.approx(rows[near[own]].mean(axis=0), abs=1e-5)
+
+
+def test_whitened_rows_have_one_spread_and_directions_without_any_stay_at_none() -> None:
+    random = np.random.default_rng(0)
+    turned = np.linalg.qr(random.standard_normal((3, 3)))[0]
+    rows = (random.standard_normal((5000, 3)) * [100, 20, 0] @ turned + 7).astype(np.float32)
+    white = whitened(rows)
+    assert white.mean(axis=0) == pytest.approx(np.zeros(3), abs=1e-4)
+    floor = 0.02 * (100**2 + 20**2) / 3
+    expected = np.diag([0, 20**2 / (20**2 + floor), 100**2 / (100**2 + floor)])
+    assert np.cov(white.T) == pytest.approx(expected, abs=0.01)
+    assert not whitened(np.full((3, 4), 2, np.float32)).any()
 
 
 def test_mean_vectors_of_types() -> None:

@@ -21,7 +21,6 @@ from speech_mining.words.speech2vec import SpeechConfig, speech2vec, type_means
 from speech_mining.words.tokens import Rows, Tokens
 from speech_mining.words.types import TypeConfig, alike, by_frequency
 
-VERSION = "1"
 Vectors = Literal["contexts", "speech2vec"]
 
 
