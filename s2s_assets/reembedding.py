@@ -19,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from partitions.audiobooks import known_audiobooks
 from partitions.batches import Batch, batches, runs_under_way
@@ -349,18 +350,38 @@ def _tell_indexes(position: Position, instance: dg.DagsterInstance, told: Mappin
         mixed = renewal.mixed
         if mixed == renewal.held and (not mixed or renewal.told_on == position.day):
             continue
-        instance.report_runless_asset_event(_evaluation(language, renewal, told.get(language, "")))
+        instance.report_runless_asset_event(_evaluation(instance, language, renewal, told.get(language, "")))
         position = position.having(language, replace(renewal, held=mixed, told_on=position.day))
     return position
 
 
-def _evaluation(language: str, renewal: Renewal, progress: str) -> dg.AssetCheckEvaluation:
+def _evaluation(
+    instance: dg.DagsterInstance, language: str, renewal: Renewal, progress: str
+) -> dg.AssetCheckEvaluation:
+    index = layer(language, "speech_index")
     metadata: dict[str, Any] = {"version": renewal.version, "outstanding": renewal.outstanding}
     return dg.AssetCheckEvaluation(
-        asset_key=layer(language, "speech_index"),
+        asset_key=index,
         check_name=CHECK,
         passed=not renewal.mixed,
         severity=dg.AssetCheckSeverity.WARN,
         description=progress or f"every audiobook of {language} is embedded by version {renewal.version}",
         metadata=metadata,
+        target_materialization_data=_made_last(instance, index),
+    )
+
+
+def _made_last(
+    instance: dg.DagsterInstance, asset: dg.AssetKey
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """What an evaluation is of.
+
+    Unnamed, Dagster compares the database's clock, in whole seconds on SQLite, with that of the run: an index that was
+    made in the same second, or by a machine whose clock is ahead, would not be held.
+    """
+    made = instance.fetch_materializations(asset, 1).records
+    if not made:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
     )

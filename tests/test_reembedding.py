@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +11,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from partitions.audiobooks import add_audiobooks
 from resources.settings import load_settings
@@ -174,6 +180,28 @@ def test_an_index_waits_from_the_first_book_asked_for_to_the_last_one_made(weeks
     assert waits(weeks) is True
     by_day(weeks, 1)
     assert waits(weeks) is False
+
+
+def test_an_index_that_a_machine_made_whose_clock_is_ahead_waits_all_the_same(weeks: Weeks) -> None:
+    index = dg.AssetKey(["deu", "speech_index"])
+    house(weeks)
+    made = DagsterEvent(
+        DagsterEventType.ASSET_MATERIALIZATION.value,
+        job_name="__ASSET_JOB",
+        event_specific_data=StepMaterializationData(dg.AssetMaterialization(index)),
+    )
+    ahead = weeks.start((index,), (None,), {}, DAY, {index: None})
+    log = EventLogEntry(
+        error_info=None, level=10, user_message="", run_id=ahead.id, timestamp=time.time() + 60, dagster_event=made
+    )
+    weeks.instance.event_log_storage.store_event(log)
+    weeks.promote("v2")
+    weeks.tick()
+    key = dg.AssetCheckKey(index, CHECK)
+    told = weeks.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    context = LoadingContextForTest(weeks.instance)
+    assert asyncio.run(told.resolve_status(context)) == AssetCheckExecutionResolvedStatus.FAILED
+    assert asyncio.run(told.targets_latest_materialization(context))
 
 
 def test_with_no_budget_nothing_is_asked_for_and_a_mixture_is_told(weeks: Weeks) -> None:
